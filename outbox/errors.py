@@ -1,0 +1,79 @@
+"""Every error this package raises on purpose.
+
+    OutboxError
+    ├── SettingsError          a setting is missing or wrong: names it and what is allowed
+    ├── SchemaError            the database is not migrated, or not as the migrations leave it
+    ├── MessageError           a message cannot be written as it is (also a ValueError)
+    │   └── ConflictError      its message_id was already written there with other content
+    ├── OperatorError          an operator asked for what cannot be done
+    └── SinkError              a send did not succeed
+        ├── Unavailable        the sink, a destination or a part of it is down: no attempt counted
+        ├── Transient          this delivery failed now: attempt counted, tried again
+        ├── Permanent          this delivery can never be sent as it is: parked at once
+        └── Unsent             not tried: an earlier delivery of its key failed
+
+Sinks *return* `SinkError`s, one per delivery, so that one batch can have many results.
+"""
+
+from __future__ import annotations
+
+
+class OutboxError(Exception):
+    """The root of what this package raises on purpose."""
+
+
+class SettingsError(OutboxError):
+    """A setting is missing or wrong."""
+
+
+class SchemaError(OutboxError):
+    """The database is not migrated, or differs from what the migrations make."""
+
+
+class MessageError(OutboxError, ValueError):
+    """A message cannot be written as it is; nothing was written."""
+
+
+class ConflictError(MessageError):
+    """A message_id was already written to this sink and destination with other content."""
+
+
+class OperatorError(OutboxError):
+    """An operator asked for what cannot be done."""
+
+
+class SinkError(OutboxError):
+    """A send did not succeed.
+
+    `reason` is one line for people, without payload or secret. `uncertain` says that the delivery
+    may have arrived all the same (a time-out after the bytes left, say).
+    """
+
+    def __init__(self, reason: str, *, uncertain: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.uncertain = uncertain
+
+
+class Unavailable(SinkError):
+    """What the delivery goes to is down; the delivery itself is not at fault.
+
+    `scope` says how much is down, and so who stops: `"sink"` and `"destination"` open a breaker,
+    `"part"` (one partition of a destination) makes only this delivery's key wait.
+    """
+
+    def __init__(self, reason: str, *, scope: str = "sink", uncertain: bool = False) -> None:
+        super().__init__(reason, uncertain=uncertain)
+        self.scope = scope
+
+
+class Transient(SinkError):
+    """This delivery failed now and may succeed later; the attempt counts."""
+
+
+class Permanent(SinkError):
+    """This delivery can never be sent as it is."""
+
+
+class Unsent(SinkError):
+    """Not tried, because an earlier delivery of its key was not sent. Nothing is recorded."""
