@@ -1,0 +1,170 @@
+"""How log lines look, for our own events and for every library's: JSON, or for a terminal.
+
+One handler on stderr renders both structlog's and the standard library's records, so that
+an aiokafka warning has the same fields as an event of ours. Only a process of our own calls
+`configure_logging`; a relay inside a service logs the way the service does.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable, Hashable
+from uuid import UUID
+
+import structlog
+from structlog.types import EventDict, Processor, WrappedLogger
+
+from outbox.settings import Settings
+
+_PASSWORD = re.compile(r"(?P<before>\b[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s/]*@", re.IGNORECASE)
+
+CHATTY = ("aiokafka", "asyncio", "alembic", "uvicorn")
+"""Libraries that say the same again and again while a server is away."""
+
+
+def configure_logging(settings: Settings) -> None:
+    """Send all of this process's logs to stderr, in the form and from the level that settings ask for."""
+    pretty = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        add_trace,
+        tidy,
+    ]
+    if not pretty:
+        shared.append(_Stamp(settings))
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(Calm())
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(pretty)],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    for name in CHATTY:
+        # Their info is our debug: connections opened, metadata updated, statements run.
+        logging.getLogger(name).setLevel(logging.NOTSET if level == logging.DEBUG else logging.WARNING)
+
+
+def _renderers(pretty: bool) -> list[Processor]:
+    if pretty:
+        # Rich's tracebacks would show local variables, and passwords among them.
+        plain = structlog.dev.plain_traceback
+        colors = sys.stderr.isatty()
+        return [structlog.dev.ConsoleRenderer(colors=colors, sort_keys=False, exception_formatter=plain)]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+
+
+def add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Add `trace_id` and `span_id` where OpenTelemetry is in use and a span is current."""
+    # Looked up, not imported: a service that traces has imported it already.
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is not None:
+        context = trace.get_current_span().get_span_context()
+        if context.is_valid:
+            event.setdefault("trace_id", f"{context.trace_id:032x}")
+            event.setdefault("span_id", f"{context.span_id:016x}")
+    return event
+
+
+def tidy(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Take passwords out of every URL in the line; ids become text and sets lists."""
+    for key, value in event.items():
+        match value:
+            case str() if "://" in value:
+                event[key] = masked(value)
+            case UUID():
+                event[key] = str(value)
+            case set() | frozenset():
+                event[key] = list(value)
+    return event
+
+
+def masked(text: str) -> str:
+    """The text with the password of each URL in it replaced by stars."""
+    return _PASSWORD.sub(r"\g<before>:***@", text)
+
+
+class _Stamp:
+    """Adds which service in which environment speaks, under OpenTelemetry's names."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._who = {
+            "service.name": settings.service_name,
+            "deployment.environment": settings.environment,
+        }
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
+        return {**first, **event, **self._who}
+
+
+class Throttle:
+    """Lets a repeated line through at growing intervals, so that an outage does not fill the log.
+
+    The first of its kind passes, then one after 5 s, 10 s, … up to one in 5 minutes. A kind that was
+    not heard of for a minute, or for twice its interval if that is longer, is new again.
+    """
+
+    def __init__(
+        self,
+        first: float = 5.0,
+        longest: float = 300.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._first = first
+        self._longest = longest
+        self._clock = clock
+        self._known: dict[Hashable, tuple[float, float, float]] = {}
+
+    def passes(self, kind: Hashable) -> bool:
+        """Whether to say this now."""
+        now = self._clock()
+        said, wait, heard = self._known.get(kind, (0.0, 0.0, 0.0))
+        if not wait or now - heard > max(60.0, 2 * wait):
+            self._forget_old(now)
+            self._known[kind] = (now, self._first, now)
+            return True
+        if now - said < wait:
+            self._known[kind] = (said, wait, now)
+            return False
+        self._known[kind] = (now, min(2 * wait, self._longest), now)
+        return True
+
+    def _forget_old(self, now: float) -> None:
+        old = now - 2 * self._longest
+        self._known = {kind: times for kind, times in self._known.items() if times[2] > old}
+
+
+class Calm(logging.Filter):
+    """Thins out what chatty libraries repeat, and calls their errors warnings.
+
+    That a broker is away is told by our own events; aiokafka says it per connection and per
+    second, at error level.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._throttle = Throttle()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is to be shown."""
+        if record.name.partition(".")[0] not in CHATTY:
+            return True
+        if record.name.startswith("aiokafka") and record.levelno == logging.ERROR:
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return self._throttle.passes((record.name, record.msg))

@@ -1,0 +1,256 @@
+"""What happens in a relay, told once: a named event is a log line, a metric and a test signal.
+
+`emit("pump.settled", sink="kafka", …)` logs the event at its level, updates the metrics that follow
+from it, and calls whoever subscribed. Tests wait on events (`watch`), never on time; a crash test
+subscribes and kills its process at a named seam.
+
+Counters and histograms follow from events. Gauges (depth, ages, lanes, breakers) are read from the
+database and the relay when somebody asks, so they are right whichever relay did the work.
+No message, user or correlation id is ever a label.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.process_collector import ProcessCollector
+
+from outbox.logs import Throttle
+
+Fields = Mapping[str, Any]
+
+REGISTRY = CollectorRegistry()
+"""The relay's metrics; a service with a registry of its own may serve or register this one beside it."""
+
+ProcessCollector(registry=REGISTRY)
+
+_PUBLISHED = Counter(
+    "outbox_events_published_total", "Deliveries the sink acknowledged.", ["sink"], registry=REGISTRY
+)
+_FAILED = Counter(
+    "outbox_events_failed_total",
+    "Deliveries that failed once more (retry), were given up (parked) or came too late (expired).",
+    ["sink", "outcome"],
+    registry=REGISTRY,
+)
+_AGE = Histogram(
+    "outbox_event_age_seconds",
+    "From when it was due to its acknowledgement, the oldest delivery of each settled batch.",
+    ["sink"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 86_400),
+    registry=REGISTRY,
+)
+_PROCESSING = Histogram(
+    "outbox_relay_processing_seconds",
+    "From the start of a fetch to its rows being settled, per batch.",
+    ["sink"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+    registry=REGISTRY,
+)
+_LANES_LOST = Counter(
+    "outbox_lanes_lost_total",
+    "Lanes whose lease ended before it was renewed.",
+    ["sink"],
+    registry=REGISTRY,
+)
+_DATABASE_LOST = Counter(
+    "outbox_database_lost_total", "Times the relay lost its database.", registry=REGISTRY
+)
+_PRUNED = Counter("outbox_pruned_total", "Old deliveries deleted.", registry=REGISTRY)
+
+QUEUE_DEPTH = Gauge(
+    "outbox_queue_depth", "Deliveries in the queue, by state.", ["sink", "state"], registry=REGISTRY
+)
+STUCK = Gauge(
+    "outbox_stuck", "Deliveries overdue for longer than the stuck threshold.", ["sink"], registry=REGISTRY
+)
+OLDEST_DUE = Gauge(
+    "outbox_oldest_due_seconds",
+    "How long the oldest delivery that is due and not parked has been due.",
+    ["sink"],
+    registry=REGISTRY,
+)
+LANES_OWNED = Gauge("outbox_lanes_owned", "Lanes this relay owns.", ["sink"], registry=REGISTRY)
+BREAKERS_OPEN = Gauge(
+    "outbox_breakers_open", "Sinks and destinations this relay holds back from.", ["sink"], registry=REGISTRY
+)
+READY = Gauge("outbox_relay_ready", "1 while the relay is ready, else 0.", registry=REGISTRY)
+
+
+def _settled(fields: Fields) -> None:
+    sink, delivered = fields["sink"], fields["delivered"]
+    _PROCESSING.labels(sink).observe(fields["seconds"])
+    if delivered:
+        _PUBLISHED.labels(sink).inc(delivered)
+        _AGE.labels(sink).observe(fields["oldest_seconds"])
+
+
+def _failed(outcome: str) -> Callable[[Fields], None]:
+    return lambda fields: _FAILED.labels(fields["sink"], outcome).inc()
+
+
+def _lanes_lost(fields: Fields) -> None:
+    _LANES_LOST.labels(fields["sink"]).inc(len(fields["lanes"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is fixed about an event: its level, the fields it always has, and what it measures."""
+
+    level: int
+    fields: str = ""
+    measure: Callable[[Fields], None] | None = None
+    repeats: bool = False
+    """Whether it is said again and again while something lasts: logged at growing intervals."""
+
+
+_D, _I, _W, _E = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
+
+EVENTS: Mapping[str, Kind] = {
+    # The relay's life.
+    "relay.started": Kind(_I, "relay sinks"),
+    "relay.waiting": Kind(_W, "for_ reason", repeats=True),  # for_: postgres, schema, or a sink's name
+    "relay.ready": Kind(_I),
+    "relay.lost_database": Kind(_W, "reason", lambda _: _DATABASE_LOST.inc()),
+    "relay.stopping": Kind(_I, "reason"),
+    "relay.stopped": Kind(_I),
+    "http.listening": Kind(_I, "host port"),
+    # Who owns what. `lanes` is a collection of lane numbers.
+    "lanes.taken": Kind(_I, "sink lanes"),
+    "lanes.released": Kind(_I, "sink lanes"),
+    "lanes.lost": Kind(_W, "sink lanes", _lanes_lost),
+    "floor.held": Kind(_W, "pid age", repeats=True),  # an open writing transaction; age in seconds
+    # One round of a pump; the seams that crash tests use. `rows`, `bytes` etc. count, never list.
+    "pump.fetched": Kind(_D, "sink pump rows bytes"),
+    "pump.sent": Kind(_D, "sink pump rows sent failed"),
+    "pump.settling": Kind(_D, "sink pump rows"),
+    "pump.settled": Kind(_D, "sink pump delivered oldest_seconds seconds", _settled),
+    # What failed, per delivery.
+    "delivery.retry": Kind(
+        _W, "sink id message_id event_type correlation_id attempts delay reason", _failed("retry")
+    ),
+    "delivery.parked": Kind(
+        _E, "sink id message_id event_type correlation_id attempts reason", _failed("parked")
+    ),
+    "delivery.expired": Kind(_W, "sink id message_id event_type correlation_id", _failed("expired")),
+    "breaker.opened": Kind(_W, "sink destination reason wait", repeats=True),  # destination None: the sink
+    "breaker.closed": Kind(_I, "sink destination"),
+    # Maintenance.
+    "prune.done": Kind(_I, "rows", lambda fields: _PRUNED.inc(fields["rows"])),
+}
+"""Every event, with the fields that it always has. `emit` takes further ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened. `fields` include what the context binds, such as `relay`."""
+
+    name: str
+    fields: Fields
+
+
+Subscriber = Callable[[Event], None]
+
+_subscribers: list[Subscriber] = []
+_throttle = Throttle()
+
+
+def emit(name: str, /, **fields: Any) -> None:
+    """Tell that `name`, one of `EVENTS`, happened."""
+    kind = EVENTS[name]
+    if kind.measure is not None:
+        kind.measure(fields)
+    if not kind.repeats or _throttle.passes((name, *map(fields.get, kind.fields.split()))):
+        _log(kind.level, name, fields)
+    if _subscribers:
+        event = Event(name, {**structlog.contextvars.get_contextvars(), **fields})
+        for subscriber in tuple(_subscribers):
+            subscriber(event)
+
+
+def _log(level: int, name: str, fields: Fields) -> None:
+    if structlog.is_configured():
+        structlog.get_logger("outbox").log(level, name, **fields)
+    else:
+        # Inside a service that does not use structlog, whose own default prints everything to stdout.
+        logging.getLogger("outbox").log(level, "%s %s", name, fields)
+
+
+@contextmanager
+def subscribe(subscriber: Subscriber) -> Iterator[None]:
+    """Call `subscriber` for every event within the block, where it happens and before `emit` returns.
+
+    It must be quick. What it raises comes out of `emit`.
+    """
+    _subscribers.append(subscriber)
+    try:
+        yield
+    finally:
+        _subscribers.remove(subscriber)
+
+
+class Watch:
+    """The events seen since the watch began; wait for one by name and fields."""
+
+    def __init__(self) -> None:
+        self.seen: list[Event] = []
+        self._news = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an event, from whichever thread."""
+        self.seen.append(event)
+        self._loop.call_soon_threadsafe(self._news.set)
+
+    def matching(self, name: str, **fields: Any) -> list[Event]:
+        """What was seen under this name with these fields."""
+        return [e for e in self.seen if e.name == name and fields.items() <= e.fields.items()]
+
+    async def wait_for(self, name: str, /, *, deadline: float = 10.0, count: int = 1, **fields: Any) -> Event:
+        """The `count`-th event of this name with these fields; TimeoutError after `deadline` seconds."""
+        async with asyncio.timeout(deadline):
+            while len(found := self.matching(name, **fields)) < count:
+                self._news.clear()
+                await self._news.wait()
+        return found[count - 1]
+
+
+@contextmanager
+def watch() -> Iterator[Watch]:
+    """Collect events within the block, to wait on: a test's alternative to sleeping."""
+    watching = Watch()
+    with subscribe(watching):
+        yield watching
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkHealth:
+    """How one sink of a relay is doing."""
+
+    sink: str
+    lanes: frozenset[int]
+    """The lanes this relay owns."""
+    open_breakers: frozenset[str | None] = frozenset()
+    """Destinations nothing is sent to for now; None stands for the whole sink."""
+    quiet_seconds: float = 0.0
+    """Since it last settled a delivery (delivered, retry, parked, expired), got its first lane or saw
+    a breaker close, whichever is latest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How a relay is doing, by what it knows itself."""
+
+    waiting_for: str | None = None
+    """`postgres` or `schema` before it can work or after it lost them; `start` before that; else None."""
+    reason: str = ""
+    """Why it waits, in one line."""
+    stopping: bool = False
+    sinks: tuple[SinkHealth, ...] = ()
