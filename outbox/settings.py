@@ -187,6 +187,22 @@ class Settings(_Section):
         return self
 
     @property
+    def sqlalchemy_url(self) -> str:
+        """The database for SQLAlchemy's asyncpg dialect; holds the password."""
+        return "postgresql+asyncpg://" + self._database_address
+
+    @property
+    def asyncpg_dsn(self) -> str:
+        """The database for asyncpg; holds the password."""
+        return "postgresql://" + self._database_address
+
+    @property
+    def _database_address(self) -> str:
+        if self.database_url is None:
+            raise SettingsError("OUTBOX_DATABASE_URL is not set; example: postgresql://user@localhost/db")
+        return self.database_url.get_secret_value().partition("://")[2]
+
+    @property
     def extra_sinks(self) -> dict[str, str]:
         """`OUTBOX_SINKS` as name → `module:Class`."""
         pairs = (item.split("=", 1) for item in map(str.strip, self.sinks.split(",")) if item)

@@ -1,0 +1,84 @@
+"""Alembic's environment for the outbox's own tables.
+
+The version table is ours (`outbox_alembic_version`), and only our tables are looked at, so these
+migrations live beside a service's own in one database. With OUTBOX_DATABASE_SCHEMA everything,
+the version table too, goes into that schema.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import MutableMapping
+
+from alembic import context
+from sqlalchemy import text
+from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from outbox.errors import SettingsError
+from outbox.schema import TABLES, VERSION_TABLE, metadata
+from outbox.settings import Settings
+
+settings: Settings = context.config.attributes.get("settings") or Settings()
+schema = settings.database_schema
+
+
+def ours(name: str | None, kind: str, _parents: MutableMapping[str, str | None]) -> bool:
+    """Look at nothing in the database but the outbox's tables."""
+    if kind == "table":
+        return name in TABLES
+    return kind != "schema" or name is None
+
+
+def configure(connection: Connection | None) -> None:
+    context.configure(
+        connection=connection,
+        dialect_name="postgresql",
+        target_metadata=metadata(),
+        version_table=VERSION_TABLE,
+        include_name=ours,
+        compare_server_default=True,
+        literal_binds=connection is None,
+        transactional_ddl=True,
+    )
+
+
+def offline() -> None:
+    configure(None)
+    with context.begin_transaction():
+        if schema:
+            context.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+            context.execute(f'SET LOCAL search_path = "{schema}"')
+        context.run_migrations()
+
+
+def online(connection: Connection) -> None:
+    if schema:
+        connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+        connection.execute(text(f'SET search_path = "{schema}"'))
+        connection.commit()
+        connection.dialect.default_schema_name = schema
+    configure(connection)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+async def connect() -> None:
+    if settings.database_url is None:
+        raise SettingsError("OUTBOX_DATABASE_URL is not set: which database shall be migrated?")
+    engine = create_async_engine(settings.sqlalchemy_url, poolclass=NullPool)
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(online)
+    finally:
+        await engine.dispose()
+
+
+if context.is_offline_mode():
+    offline()
+elif (given := context.config.attributes.get("connection")) is not None:
+    configure(given)
+    context.run_migrations()
+else:
+    asyncio.run(connect())
