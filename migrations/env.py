@@ -18,9 +18,9 @@ from sqlalchemy.pool import NullPool
 
 from outbox.errors import SettingsError
 from outbox.schema import TABLES, VERSION_TABLE, metadata
-from outbox.settings import Settings
+from outbox.settings import Settings, load
 
-settings: Settings = context.config.attributes.get("settings") or Settings()
+settings: Settings = context.config.attributes.get("settings") or load()
 schema = settings.database_schema
 
 

@@ -8,7 +8,6 @@ an aiokafka warning has the same fields as an event of ours. Only a process of o
 from __future__ import annotations
 
 import logging
-import re
 import sys
 import time
 from collections.abc import Callable, Hashable
@@ -17,9 +16,7 @@ from uuid import UUID
 import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
-from outbox.settings import Settings
-
-_PASSWORD = re.compile(r"(?P<before>\b[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s/]*@", re.IGNORECASE)
+from outbox.settings import Settings, masked
 
 CHATTY = ("aiokafka", "asyncio", "alembic", "uvicorn")
 """Libraries that say the same again and again while a server is away."""
@@ -92,11 +89,6 @@ def tidy(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
             case set() | frozenset():
                 event[key] = list(value)
     return event
-
-
-def masked(text: str) -> str:
-    """The text with the password of each URL in it replaced by stars."""
-    return _PASSWORD.sub(r"\g<before>:***@", text)
 
 
 class _Stamp:

@@ -1,0 +1,16 @@
+"""Settings: the environment and `.env`, read once, into frozen objects."""
+
+from outbox.settings.environment import Reading, Setting, load, masked, read
+from outbox.settings.model import KafkaSettings, RedisSettings, Settings, SinkSettings
+
+__all__ = [
+    "KafkaSettings",
+    "Reading",
+    "RedisSettings",
+    "Setting",
+    "Settings",
+    "SinkSettings",
+    "load",
+    "masked",
+    "read",
+]
