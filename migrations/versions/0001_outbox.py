@@ -75,6 +75,8 @@ END
 $do$
 """
 
+# Where a state is asked for, ask for `pending` too: that is a literal in each branch, so that receipts
+# are read only by those who want them.
 STATE_VIEW = """
 CREATE VIEW outbox_state AS
 SELECT q.id, o.message_id, o.type, q.sink, o.destination, o.key, q.lane,
@@ -95,7 +97,8 @@ SELECT q.id, o.message_id, o.type, q.sink, o.destination, o.key, q.lane,
        q.blocks, q.uncertain, q.bytes,
        NULL::timestamptz AS settled_at, NULL::integer AS partition, NULL::bigint AS partition_offset,
        NULL::integer AS receivers, o.replay_id,
-       o.headers ->> 'correlation_id' AS correlation_id
+       o.headers ->> 'correlation_id' AS correlation_id,
+       true AS pending
 FROM outbox_queue q
 JOIN outbox o USING (id)
 LEFT JOIN outbox_sinks s ON s.sink = q.sink
@@ -105,7 +108,8 @@ SELECT o.id, o.message_id, o.type, o.sink, o.destination, o.key, o.lane,
        r.attempts, NULL::text, o.created_at, coalesce(o.available_at, o.created_at), NULL::timestamptz,
        o.expires_at, NULL::timestamptz, false, false, NULL::integer,
        r.settled_at, r.partition, r.partition_offset, r.receivers, o.replay_id,
-       o.headers ->> 'correlation_id' AS correlation_id
+       o.headers ->> 'correlation_id' AS correlation_id,
+       false AS pending
 FROM outbox_receipts r
 JOIN outbox o USING (id)
 """
