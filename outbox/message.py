@@ -56,12 +56,16 @@ class Delivery(NamedTuple):
     """Equal for all deliveries of one (destination, key); unique where the key is None."""
     attempts: int
     """Failed attempts counted so far."""
+    deferred: bool
+    """It waited for its time: scheduled, or a retry."""
     head: bool
     """Its key waits for it: it failed before."""
     uncertain: bool
     """An earlier send may have arrived."""
     expired: bool
     """Past `expires_at` by the database's clock when it was read."""
+    bytes: int
+    """Size of payload, key and headers, roughly."""
     message_id: UUID
     type: str
     destination: str
@@ -103,7 +107,9 @@ class Retry:
     delay: float
     reason: str
     counted: bool = True
+    """Whether the attempt counts towards parking."""
     uncertain: bool = False
+    """Whether it may have arrived all the same."""
 
 
 @dataclass(frozen=True, slots=True)

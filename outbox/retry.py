@@ -11,6 +11,10 @@ from typing import Literal
 from outbox.errors import Permanent, SinkError, Unavailable, Unsent
 from outbox.message import Keep, Outcome, Park, Retry
 
+# How far the breaker's backoff has grown for a key whose part of a destination is down. It is not
+# counted, so it cannot grow; a few seconds is about what a new partition leader takes.
+_PART_FAILURES = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
@@ -50,7 +54,7 @@ def decide(attempts: int, error: SinkError, policy: Policy, jitter: float) -> Ou
         case Unsent():
             return Keep()
         case Unavailable(scope="part"):
-            delay = policy.breaker.delay(attempts + 1, jitter)
+            delay = policy.breaker.delay(_PART_FAILURES, jitter)
             return Retry(delay, error.reason, counted=False, uncertain=error.uncertain)
         case Unavailable():
             return Keep(uncertain=error.uncertain)
@@ -75,6 +79,7 @@ class Breaker:
         self._backoff = backoff
         self._probe_timeout = probe_timeout
         self._failures = 0
+        self._probing = False
         self._until = 0.0
 
     @property
@@ -88,20 +93,32 @@ class Breaker:
             return "pass"
         if now < self._until:
             return "refuse"
+        self._probing = True
         self._until = now + self._probe_timeout
         return "probe"
 
     def trip(self, now: float, jitter: float) -> float:
-        """It failed: returns how long nothing is sent there, in seconds."""
+        """It failed: returns for how many seconds nothing is sent there.
+
+        Zero if that was known: a batch that was on its way when it opened says nothing new.
+        """
+        if self.open and not self._probing and now < self._until:
+            return 0.0
+        self._probing = False
         self._failures += 1
         # Half fixed, half jittered: relays probe apart, and never at once.
         wait = self._backoff.ceiling(self._failures) * (1.0 - jitter / 2.0)
         self._until = now + wait
         return wait
 
+    def forfeit(self, now: float) -> None:
+        """The probe found nothing to send: grant it to the next who asks."""
+        if self._probing:
+            self._until = now
+
     def close(self) -> bool:
         """It works; returns whether that is news."""
         news = self.open
         self._failures = 0
+        self._probing = False
         return news
-

@@ -169,7 +169,7 @@ class Settings(_Section):
     sinks: str = ""
     """More sinks: `name=module:Class`, several separated by commas."""
 
-    poll_interval_seconds: Seconds = 0.5
+    poll_interval_seconds: Seconds = 0.1
     """The longest wait between two looks at the table while idle."""
     poll_shortest_seconds: Seconds = 0.001
     """The shortest wait, right after something was found."""

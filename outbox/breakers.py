@@ -1,0 +1,82 @@
+"""What one sink's pumps keep back from: the sink as a whole, or single destinations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import random
+from time import monotonic
+
+from outbox.observe import emit
+from outbox.retry import Backoff, Breaker
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What a round of a pump may send."""
+
+    refused: bool = False
+    """Nothing at all: the sink is down."""
+    probing: bool = False
+    """One delivery, to see whether the sink is back."""
+    without: tuple[str, ...] = ()
+    """Nothing to these destinations."""
+    probes: frozenset[str] = frozenset()
+    """At most one delivery to each of these."""
+
+
+class Breakers:
+    """The breakers of one sink, shared by its pumps; None stands for the sink as a whole."""
+
+    def __init__(
+        self,
+        sink: str,
+        backoff: Backoff,
+        *,
+        clock: Callable[[], float] = monotonic,
+        jitter: Callable[[], float] = random,
+    ) -> None:
+        self._sink = sink
+        self._backoff = backoff
+        self._clock = clock
+        self._jitter = jitter
+        self._breakers: dict[str | None, Breaker] = {}
+        self.closings = 0
+        """Grows when a destination is back: what was left out meanwhile must be looked for again."""
+
+    @property
+    def open(self) -> frozenset[str | None]:
+        """What is kept back from now."""
+        return frozenset(self._breakers)
+
+    def admit(self) -> Admission:
+        """What may go out in a round that starts now."""
+        now = self._clock()
+        whole = self._breakers.get(None)
+        verdict = whole.admit(now) if whole else "pass"
+        if verdict == "refuse":
+            return Admission(refused=True)
+        verdicts = {name: breaker.admit(now) for name, breaker in self._breakers.items() if name is not None}
+        return Admission(
+            probing=verdict == "probe",
+            without=tuple(name for name, said in verdicts.items() if said == "refuse"),
+            probes=frozenset(name for name, said in verdicts.items() if said == "probe"),
+        )
+
+    def trip(self, destination: str | None, reason: str) -> None:
+        """It is down: keep back for a while."""
+        breaker = self._breakers.setdefault(destination, Breaker(self._backoff))
+        if wait := breaker.trip(self._clock(), self._jitter()):
+            emit("breaker.opened", sink=self._sink, destination=destination, reason=reason, wait=wait)
+
+    def forfeit(self, admission: Admission) -> None:
+        """There was nothing to probe with: let the next round have the probe."""
+        for name in (*admission.probes, *([None] if admission.probing else [])):
+            if breaker := self._breakers.get(name):
+                breaker.forfeit(self._clock())
+
+    def close(self, destination: str | None) -> None:
+        """It works again."""
+        if self._breakers.pop(destination, None):
+            self.closings += destination is not None
+            emit("breaker.closed", sink=self._sink, destination=destination)

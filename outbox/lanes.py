@@ -1,0 +1,239 @@
+"""Who owns which lane: join the other relays, renew the leases, take or release to an even share.
+
+Owns `outbox_lanes` and `outbox_relays`. Inside its lanes a relay is alone; what a pump does in them
+is not known here. A lane leaves only once no pump works in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+
+from outbox.observe import emit
+from outbox.schema import LANES
+from outbox.settings import Settings
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """A lane that this relay owns, from when it took it until it gives it up."""
+
+    number: int
+    epoch: int
+    floor: int = 0
+    """Nothing with an id up to here is left to find in line."""
+    candidate: tuple[int, int] | None = None
+    """Where the floor may go, once every transaction before this xmax is over."""
+
+    def advance(self, reach: int, xmin: int, xmax: int) -> None:
+        """After a round that saw all there was to see in line up to id `reach`.
+
+        An id is drawn before its row is visible, so the floor does not follow at once: it waits until
+        every transaction is over that could have drawn an id up to there, and until a later round
+        has seen what they left.
+        """
+        if self.candidate and xmin >= self.candidate[1]:
+            self.floor = max(self.floor, min(self.candidate[0], reach))
+            self.candidate = None
+        if self.candidate is None and reach > self.floor:
+            self.candidate = reach, xmax
+
+    def rewind(self, released: int) -> None:
+        """The hold that began with this id is over: look again from there."""
+        self.floor = min(self.floor, released - 1)
+
+
+@dataclass(slots=True)
+class SinkLanes:
+    """One sink's lanes that this relay owns, as its pumps see them."""
+
+    sink: str
+    vacated: asyncio.Event
+    """Set when a lane that leaves can be released."""
+    owned: dict[int, Lane] = field(default_factory=dict)
+    leaving: set[int] = field(default_factory=set)
+    deadline: float = 0.0
+    """Monotonic time from which on another relay may own them: nothing may be on its way by then."""
+    _busy: set[int] = field(default_factory=set)
+
+    @contextmanager
+    def at_work(self, pump: int, pumps: int) -> Iterator[list[Lane]]:
+        """The lanes of one pump for one round; none of them is released within the block."""
+        lanes = [
+            lane
+            for number, lane in self.owned.items()
+            if number % pumps == pump and number not in self.leaving
+        ]
+        numbers = {lane.number for lane in lanes}
+        self._busy |= numbers
+        try:
+            yield lanes
+        finally:
+            self._busy -= numbers
+            if not self.leaving.isdisjoint(numbers):
+                self.vacated.set()
+
+    @property
+    def releasable(self) -> list[int]:
+        """The lanes that leave and in which no pump works any more."""
+        return sorted(self.leaving - self._busy)
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """They are no longer ours."""
+        for number in numbers:
+            self.owned.pop(number, None)
+            self.leaving.discard(number)
+
+
+class Statements:
+    """The SQL, with the tables' schema filled in."""
+
+    def __init__(self, schema: str | None) -> None:
+        prefix = f'"{schema}".' if schema else ""
+        self.alive = f"""
+            INSERT INTO {prefix}outbox_relays (relay_id, name, version, sinks, expires_at)
+            VALUES ($1, $2, $3, $4, clock_timestamp() + $5::double precision * interval '1 second')
+            ON CONFLICT (relay_id) DO UPDATE SET sinks = excluded.sinks, expires_at = excluded.expires_at
+        """
+        self.count = f"""
+            SELECT sink, count(*)::integer FROM {prefix}outbox_relays, unnest(sinks) AS sink
+            WHERE expires_at > clock_timestamp() GROUP BY sink
+        """
+        self.create = f"""
+            INSERT INTO {prefix}outbox_lanes (sink, lane)
+            SELECT sink, lane FROM unnest($1::text[]) AS sink, generate_series(0, {LANES - 1}) AS lane
+            ON CONFLICT DO NOTHING
+        """
+        self.renew = f"""
+            WITH mine AS (
+                SELECT sink, lane, rewind_id FROM {prefix}outbox_lanes
+                WHERE owner = $1 ORDER BY sink, lane FOR UPDATE
+            )
+            UPDATE {prefix}outbox_lanes l
+            SET expires_at = clock_timestamp() + $2::double precision * interval '1 second', rewind_id = NULL
+            FROM mine WHERE l.sink = mine.sink AND l.lane = mine.lane
+            RETURNING l.sink, l.lane, l.epoch, mine.rewind_id
+        """
+        self.take = f"""
+            WITH free AS (
+                SELECT sink, lane FROM {prefix}outbox_lanes
+                WHERE sink = $2 AND (owner IS NULL OR expires_at < clock_timestamp())
+                ORDER BY random() LIMIT $3 FOR UPDATE SKIP LOCKED
+            )
+            UPDATE {prefix}outbox_lanes l
+            SET owner = $1, epoch = epoch + 1, rewind_id = NULL,
+                expires_at = clock_timestamp() + $4::double precision * interval '1 second'
+            FROM free WHERE l.sink = free.sink AND l.lane = free.lane
+            RETURNING l.lane, l.epoch
+        """
+        self.release = f"""
+            UPDATE {prefix}outbox_lanes SET owner = NULL, expires_at = NULL
+            WHERE owner = $1 AND sink = $2 AND lane = ANY ($3::smallint[])
+        """
+        self.leave = f"""
+            WITH gone AS (DELETE FROM {prefix}outbox_relays WHERE relay_id = $1)
+            UPDATE {prefix}outbox_lanes SET owner = NULL, expires_at = NULL WHERE owner = $1
+        """
+        self.bury = f"""
+            DELETE FROM {prefix}outbox_relays WHERE expires_at < clock_timestamp() - interval '1 day'
+        """
+
+
+class Lanes:
+    """This relay's leases on all its sinks, renewed and balanced by `tick`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.relay = uuid4()
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.vacated = asyncio.Event()
+        """A heartbeat now would release something."""
+        self._settings = settings
+        self._sql = Statements(settings.database_schema)
+        self._sinks: dict[str, SinkLanes] = {}
+
+    def serve(self, sink: str) -> SinkLanes:
+        """From the next tick on, take a share of this sink's lanes."""
+        return self._sinks.setdefault(sink, SinkLanes(sink, self.vacated))
+
+    async def join(self, connection: asyncpg.Connection) -> None:
+        """Begin on a new connection, owning nothing: what was owned before is taken anew or not at all."""
+        for lanes in self._sinks.values():
+            lanes.forget(list(lanes.owned))
+        await connection.execute(self._sql.leave, self.relay)
+        await connection.execute(self._sql.bury)
+
+    async def tick(self, connection: asyncpg.Connection) -> None:
+        """One heartbeat: tell that we live, renew, then take or release towards an even share."""
+        self.vacated.clear()
+        if not self._sinks:
+            return
+        lease = self._settings.lease_seconds
+        await connection.execute(
+            self._sql.alive, self.relay, self.name, version("outbox"), list(self._sinks), lease
+        )
+        await self._renew(connection)
+        relays = dict(await connection.fetch(self._sql.count))
+        for sink, lanes in self._sinks.items():
+            share = math.ceil(LANES / max(1, relays.get(sink, 1)))
+            staying = [number for number in lanes.owned if number not in lanes.leaving]
+            if len(staying) > share:
+                lanes.leaving.update(staying[share:])
+            elif len(staying) < share:
+                await self._take(connection, lanes, share - len(staying))
+            await self._release(connection, lanes)
+
+    async def leave(self, connection: asyncpg.Connection) -> None:
+        """Release everything; the pumps have ended."""
+        await connection.execute(self._sql.leave, self.relay)
+        for lanes in self._sinks.values():
+            if lanes.owned:
+                emit("lanes.released", sink=lanes.sink, lanes=sorted(lanes.owned))
+            lanes.forget(list(lanes.owned))
+
+    async def _renew(self, connection: asyncpg.Connection) -> None:
+        # Read before asking: the lease cannot end earlier than counted from here.
+        asked = monotonic()
+        renewed: dict[str, list[Any]] = {sink: [] for sink in self._sinks}
+        for record in await connection.fetch(self._sql.renew, self.relay, self._settings.lease_seconds):
+            renewed.setdefault(record["sink"], []).append(record)
+        for sink, lanes in self._sinks.items():
+            self._apply(lanes, renewed[sink])
+            lanes.deadline = asked + self._settings.lease_seconds
+
+    def _apply(self, lanes: SinkLanes, renewed: Sequence[Any]) -> None:
+        epochs = {record["lane"]: record["epoch"] for record in renewed}
+        lost = [number for number, lane in lanes.owned.items() if epochs.get(number) != lane.epoch]
+        if lost:
+            lanes.forget(lost)
+            emit("lanes.lost", sink=lanes.sink, lanes=sorted(lost))
+        for record in renewed:
+            lane = lanes.owned.get(record["lane"])
+            if lane and record["rewind_id"] is not None:
+                lane.rewind(record["rewind_id"])
+
+    async def _take(self, connection: asyncpg.Connection, lanes: SinkLanes, count: int) -> None:
+        taken = await connection.fetch(
+            self._sql.take, self.relay, lanes.sink, count, self._settings.lease_seconds
+        )
+        for number, epoch in taken:
+            lanes.owned[number] = Lane(number, epoch)
+        if taken:
+            emit("lanes.taken", sink=lanes.sink, lanes=sorted(number for number, _ in taken))
+
+    async def _release(self, connection: asyncpg.Connection, lanes: SinkLanes) -> None:
+        numbers = lanes.releasable
+        if numbers:
+            await connection.execute(self._sql.release, self.relay, lanes.sink, numbers)
+            lanes.forget(numbers)
+            emit("lanes.released", sink=lanes.sink, lanes=numbers)

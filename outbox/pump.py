@@ -1,0 +1,367 @@
+"""One loop of one sink: fetch from its lanes, send, settle, and look again.
+
+Decides nothing about failure (`retry` does) and knows no broker (`sinks` do). No transaction is open
+while it sends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from random import random
+from time import monotonic
+from typing import Any, assert_never
+
+from outbox.breakers import Admission, Breakers
+from outbox.errors import SinkError, Transient, Unavailable
+from outbox.lanes import Lane, SinkLanes
+from outbox.message import Delivered, Delivery, Expire, Keep, Outcome, Park, Result, Retry, Sent
+from outbox.observe import emit
+from outbox.retry import decide
+from outbox.settings import Settings, SinkSettings
+from outbox.sinks import Sink
+from outbox.store import Batch, Failure, Place, Store
+from outbox.wake import Wake
+
+_LOOK_BACK_SECONDS = 60.0
+"""How often the floors are forgotten, for whatever was overlooked: a hold ended by hand, say."""
+
+
+@dataclass(slots=True)
+class ServedSink:
+    """A sink that this relay serves: what its pumps share."""
+
+    name: str
+    sink: Sink
+    settings: SinkSettings
+    lanes: SinkLanes
+    breakers: Breakers
+    settled_at: float = field(default_factory=monotonic)
+    """Monotonic time at which something was last settled."""
+
+
+@dataclass(slots=True)
+class _Verdict:
+    """What became of a batch."""
+
+    sent: list[tuple[Delivery, Sent]] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    expired: list[Delivery] = field(default_factory=list)
+    uncertain: list[Delivery] = field(default_factory=list)
+    left: dict[int, int] = field(default_factory=dict)
+    """The lowest id left in line, by lane."""
+    down: dict[str | None, str] = field(default_factory=dict)
+    """What cannot be reached, and why; None is the sink."""
+
+    def leave(self, delivery: Delivery) -> None:
+        """It stays in line for a later round."""
+        if not delivery.deferred:
+            self.left[delivery.lane] = min(delivery.id, self.left.get(delivery.lane, delivery.id))
+
+
+class Pump:
+    """One of a sink's concurrent loops, with the lanes whose number is its own modulo their count."""
+
+    def __init__(self, served: ServedSink, number: int, settings: Settings) -> None:
+        self._served = served
+        self._number = number
+        self._settings = settings
+        self._policy = served.settings.policy
+        self._last_id = 0
+        self._turn = 0
+        self._closings = 0
+        self._looked_back = monotonic()
+        self._unsettled: list[tuple[Delivery, Sent]] = []
+
+    async def run(self, store: Store, ending: asyncio.Event) -> None:
+        """Work until `ending`, and finish the round begun by then.
+
+        What the sink has and the database could not be told is told first on the next connection.
+        """
+        self._last_id = 0
+        await self._deliver(store)
+        wake = Wake(self._settings.poll_shortest_seconds, self._settings.poll_interval_seconds)
+        while not ending.is_set():
+            rows, full = await self._round(store)
+            await _pause(ending, wake.after(rows, full=full))
+
+    def forget_unsettled(self) -> None:
+        """Ids may have been given anew: what was sent and not settled is sent again."""
+        self._unsettled = []
+
+    async def _round(self, store: Store) -> tuple[int, bool]:
+        served = self._served
+        admission = served.breakers.admit()
+        with served.lanes.at_work(self._number, self._settings.pumps) as lanes:
+            if admission.refused or not lanes:
+                served.breakers.forfeit(admission)
+                return 0, False
+            began = monotonic()
+            self._rotate(lanes)
+            floors = {lane.number: lane.floor for lane in lanes}
+            batch = await self._fetch(store, lanes, admission)
+            deliveries = batch.deliveries
+            if not deliveries:
+                served.breakers.forfeit(admission)
+            elif monotonic() + served.settings.send_timeout_seconds > served.lanes.deadline:
+                # Another relay could own the lanes before the send is over.
+                served.breakers.forfeit(admission)
+                return 0, False
+            verdict = await self._send(deliveries, admission)
+            await self._settle(store, lanes, verdict, began)
+            self._advance(lanes, floors, batch, verdict)
+            return len(verdict.sent) + len(verdict.failures) + len(verdict.expired), batch.full
+
+    def _rotate(self, lanes: list[Lane]) -> None:
+        self._turn += 1
+        first = self._turn % len(lanes)
+        lanes[:] = lanes[first:] + lanes[:first]
+        if (
+            self._closings != self._served.breakers.closings
+            or monotonic() > self._looked_back + _LOOK_BACK_SECONDS
+        ):
+            self._closings = self._served.breakers.closings
+            self._looked_back = monotonic()
+            for lane in lanes:
+                lane.floor = 0
+
+    async def _fetch(self, store: Store, lanes: Sequence[Lane], admission: Admission) -> Batch:
+        # The floor passes what is left out for an open breaker, so a probe looks from the beginning.
+        places = [Place(lane.number, lane.epoch, 0 if admission.probes else lane.floor) for lane in lanes]
+        batch = await store.fetch(
+            places,
+            rows=1 if admission.probing else self._settings.batch_size,
+            budget=self._settings.batch_bytes,
+            without=admission.without,
+        )
+        size = sum(delivery.bytes for delivery in batch.deliveries)
+        emit(
+            "pump.fetched", sink=self._served.name, pump=self._number, rows=len(batch.deliveries), bytes=size
+        )
+        return batch
+
+    async def _send(self, fetched: Sequence[Delivery], admission: Admission) -> _Verdict:
+        verdict = _Verdict()
+        # By id, whatever order the lanes and the retries among them came in.
+        batch = sorted(fetched, key=_by_id)
+        if admission.probes:
+            batch = self._one_each(batch, admission.probes, verdict)
+        if any(delivery.expired for delivery in batch):
+            verdict.expired = [d for d in batch if d.expired and not d.uncertain]
+            batch = [d for d in batch if not d.expired or d.uncertain]
+        if batch:
+            results = await self._ask(batch)
+            self._judge(batch, results, verdict)
+            emit(
+                "pump.sent",
+                sink=self._served.name,
+                pump=self._number,
+                rows=len(batch),
+                sent=len(verdict.sent),
+                failed=len(batch) - len(verdict.sent),
+            )
+        return verdict
+
+    @staticmethod
+    def _one_each(
+        deliveries: Iterable[Delivery], probes: frozenset[str], verdict: _Verdict
+    ) -> list[Delivery]:
+        """Only the first delivery to each destination that is probed."""
+        seen: set[str] = set()
+        chosen = []
+        for delivery in deliveries:
+            if delivery.destination in seen:
+                verdict.leave(delivery)
+                continue
+            chosen.append(delivery)
+            if delivery.destination in probes:
+                seen.add(delivery.destination)
+        return chosen
+
+    async def _ask(self, batch: Sequence[Delivery]) -> Sequence[Result]:
+        """The sink's results, or what stands for them where it gave none."""
+        error: SinkError
+        try:
+            async with asyncio.timeout(self._served.lanes.deadline - monotonic()):
+                results = await self._served.sink.send(batch)
+        except TimeoutError:
+            error = Unavailable("no answer before the lease ran out", uncertain=True)
+        except SinkError as raised:
+            error = raised
+        except Exception as raised:  # noqa: BLE001 - a sink may be anybody's
+            lines = str(raised).splitlines() or [""]
+            error = Transient(f"{type(raised).__name__}: {lines[0][:200]}")
+        else:
+            if len(results) == len(batch):
+                return results
+            error = Transient(
+                f"the sink gave {len(results)} results for {len(batch)} deliveries", uncertain=True
+            )
+        return [error] * len(batch)
+
+    def _judge(self, batch: Sequence[Delivery], results: Sequence[Result], verdict: _Verdict) -> None:
+        failed_keys: set[int] = set()
+        for delivery, result in zip(batch, results, strict=True):
+            if isinstance(result, Sent):
+                verdict.sent.append((delivery, result))
+                continue
+            if isinstance(result, Unavailable) and result.scope != "part":
+                verdict.down[None if result.scope == "sink" else delivery.destination] = result.reason
+            if delivery.key_hash in failed_keys:
+                outcome: Outcome = Keep(uncertain=result.uncertain)
+            else:
+                failed_keys.add(delivery.key_hash)
+                outcome = decide(delivery.attempts, result, self._policy, random())  # noqa: S311 - jitter
+            self._note(delivery, outcome, verdict)
+
+    def _note(self, delivery: Delivery, outcome: Outcome, verdict: _Verdict) -> None:
+        match outcome:
+            case Delivered(sent):
+                verdict.sent.append((delivery, sent))
+            case Retry(delay, reason, counted, uncertain):
+                verdict.failures.append(
+                    Failure(delivery, reason, delay, counted=counted, blocks=True, uncertain=uncertain)
+                )
+            case Park(reason):
+                hold = self._policy.on_park == "hold"
+                verdict.failures.append(
+                    Failure(delivery, reason, None, counted=True, blocks=hold, uncertain=False)
+                )
+            case Expire():
+                verdict.expired.append(delivery)
+            case Keep(uncertain):
+                verdict.leave(delivery)
+                if uncertain and not delivery.uncertain:
+                    verdict.uncertain.append(delivery)
+            case _:
+                assert_never(outcome)
+
+    async def _settle(self, store: Store, lanes: Sequence[Lane], verdict: _Verdict, began: float) -> None:
+        served = self._served
+        self._breakers(verdict)
+        rows = len(verdict.sent) + len(verdict.failures) + len(verdict.expired)
+        if not rows and not verdict.uncertain:
+            return
+        emit("pump.settling", sink=served.name, pump=self._number, rows=rows)
+        self._unsettled = verdict.sent
+        delivered, oldest = await self._deliver(store)
+        places = [Place(lane.number, lane.epoch, lane.floor) for lane in lanes]
+        if verdict.failures:
+            recorded = await store.fail(places, verdict.failures)
+            self._tell_failures(f for f in verdict.failures if f.delivery.id in recorded)
+        if verdict.expired:
+            gone = await store.expire(places, verdict.expired)
+            for delivery in verdict.expired:
+                if delivery.id in gone:
+                    emit("delivery.expired", **self._about(delivery))
+        if verdict.uncertain:
+            await store.mark_uncertain(places, verdict.uncertain)
+        if rows:
+            served.settled_at = monotonic()
+        emit(
+            "pump.settled",
+            sink=served.name,
+            pump=self._number,
+            delivered=delivered,
+            oldest_seconds=oldest,
+            seconds=monotonic() - began,
+        )
+
+    async def _deliver(self, store: Store) -> tuple[int, float]:
+        if not self._unsettled:
+            return 0, 0.0
+        told = await store.deliver(self._unsettled)
+        self._unsettled = []
+        return told
+
+    def _breakers(self, verdict: _Verdict) -> None:
+        breakers = self._served.breakers
+        if breakers.open and verdict.sent:
+            for destination in {None, *(delivery.destination for delivery, _ in verdict.sent)}:
+                breakers.close(destination)
+        for destination, reason in verdict.down.items():
+            breakers.trip(destination, reason)
+
+    def _advance(
+        self, lanes: Sequence[Lane], floors: dict[int, int], batch: Batch, verdict: _Verdict
+    ) -> None:
+        tops = _tops(batch.deliveries)
+        snapshot = batch.snapshot
+        for lane in lanes:
+            if lane.floor != floors[lane.number]:
+                continue  # Sent back meanwhile, by a hold that ended.
+            reach = self._last_id
+            if batch.full:
+                if lane.number not in tops:
+                    continue  # The batch was cut before its turn.
+                reach = min(reach, tops[lane.number])
+            if lane.number in verdict.left:
+                reach = min(reach, verdict.left[lane.number] - 1)
+            lane.advance(reach, snapshot.xmin, snapshot.xmax)
+        self._last_id = snapshot.last_id
+        self._rewind({lane.number: lane for lane in lanes}, verdict)
+
+    @staticmethod
+    def _rewind(lanes: dict[int, Lane], verdict: _Verdict) -> None:
+        """Where a hold ended, its followers are behind the floor."""
+        for delivery, _ in verdict.sent:
+            if delivery.head:
+                lanes[delivery.lane].rewind(delivery.id)
+        for delivery in verdict.expired:
+            if delivery.head:
+                lanes[delivery.lane].rewind(delivery.id)
+        for failure in verdict.failures:
+            if failure.delivery.head and not failure.blocks:
+                lanes[failure.delivery.lane].rewind(failure.delivery.id)
+
+    def _tell_failures(self, failures: Iterable[Failure]) -> None:
+        for failure in failures:
+            about = self._about(failure.delivery)
+            attempts = failure.delivery.attempts + failure.counted
+            if failure.delay is None:
+                emit("delivery.parked", **about, attempts=attempts, reason=failure.reason)
+            else:
+                emit("delivery.retry", **about, attempts=attempts, delay=failure.delay, reason=failure.reason)
+
+    def _about(self, delivery: Delivery) -> dict[str, Any]:
+        return {
+            "sink": self._served.name,
+            "id": delivery.id,
+            "message_id": str(delivery.message_id),
+            "event_type": delivery.type,
+            "correlation_id": json.loads(delivery.headers).get("correlation_id"),
+        }
+
+
+def _by_id(delivery: Delivery) -> int:
+    return delivery.id
+
+
+def _tops(deliveries: Iterable[Delivery]) -> dict[int, int]:
+    """The highest id fetched in line, by lane; 0 where ids did not rise.
+
+    The order within a lane comes from its own ORDER BY, but nothing in SQL says that it survives the
+    joins above. Where it ever should not, a fetch that was cut tells nothing about what it left out.
+    """
+    tops: dict[int, int] = {}
+    fallen: set[int] = set()
+    for delivery in deliveries:
+        if delivery.deferred:
+            continue
+        if delivery.id < tops.get(delivery.lane, 0):
+            fallen.add(delivery.lane)
+        tops[delivery.lane] = delivery.id
+    return {lane: 0 if lane in fallen else top for lane, top in tops.items()}
+
+
+async def _pause(ending: asyncio.Event, seconds: float) -> None:
+    if not seconds:
+        await asyncio.sleep(0)
+        return
+    try:
+        async with asyncio.timeout(seconds):
+            await ending.wait()
+    except TimeoutError:
+        return

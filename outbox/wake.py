@@ -1,0 +1,21 @@
+"""When a pump looks again: at once after a full batch, soon after some, ever later while idle."""
+
+from __future__ import annotations
+
+
+class Wake:
+    """The wait before the next look at the table, in seconds; doubles with each look in vain."""
+
+    def __init__(self, shortest: float, longest: float) -> None:
+        self._shortest = shortest
+        self._longest = longest
+        self._wait = shortest
+
+    def after(self, rows: int, *, full: bool) -> float:
+        """How long to wait after a look that found so many rows; `full`: there may be more."""
+        if rows:
+            self._wait = self._shortest
+            return 0.0 if full else self._shortest
+        wait = self._wait
+        self._wait = min(wait * 2.0, self._longest)
+        return wait
