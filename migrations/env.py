@@ -2,13 +2,15 @@
 
 The version table is ours (`outbox_alembic_version`), and only our tables are looked at, so these
 migrations live beside a service's own in one database. With OUTBOX_DATABASE_SCHEMA everything,
-the version table too, goes into that schema.
+the version table too, goes into that schema. A run is one transaction, and waits for another
+that is under way.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import MutableMapping
+from uuid import uuid4
 
 from alembic import context
 from sqlalchemy import text
@@ -16,7 +18,6 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from outbox.errors import SettingsError
 from outbox.schema import TABLES, VERSION_TABLE, metadata
 from outbox.settings import Settings, load
 
@@ -54,22 +55,24 @@ def offline() -> None:
 
 
 def online(connection: Connection) -> None:
+    connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('outbox migrate', 0))"))
     if schema:
         connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
-        connection.execute(text(f'SET search_path = "{schema}"'))
-        connection.commit()
+        connection.execute(text(f'SET LOCAL search_path = "{schema}"'))
         connection.dialect.default_schema_name = schema
     configure(connection)
-    with context.begin_transaction():
-        context.run_migrations()
+    context.run_migrations()
 
 
 async def connect() -> None:
-    if settings.database_url is None:
-        raise SettingsError("OUTBOX_DATABASE_URL is not set: which database shall be migrated?")
-    engine = create_async_engine(settings.sqlalchemy_url, poolclass=NullPool)
+    engine = create_async_engine(
+        settings.sqlalchemy_url,
+        poolclass=NullPool,
+        # Through PgBouncer a name may be taken by another client's statement.
+        connect_args={"prepared_statement_name_func": lambda: f"__outbox_{uuid4()}__"},
+    )
     try:
-        async with engine.connect() as connection:
+        async with engine.begin() as connection:
             await connection.run_sync(online)
     finally:
         await engine.dispose()
@@ -77,8 +80,5 @@ async def connect() -> None:
 
 if context.is_offline_mode():
     offline()
-elif (given := context.config.attributes.get("connection")) is not None:
-    configure(given)
-    context.run_migrations()
 else:
     asyncio.run(connect())

@@ -6,6 +6,7 @@ migrations only. Every timestamp is the database's clock.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 
 from sqlalchemy import (
@@ -31,6 +32,9 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 VERSION_TABLE = "outbox_alembic_version"
 """Alembic's own table for these migrations, beside a service's `alembic_version`."""
 
+REVISIONS = ("0001",)
+"""Every migration, oldest first; what a database is at says whether one is missing."""
+
 LANES = 64
 """Key groups per sink. Written into the rows, so it never changes."""
 
@@ -43,10 +47,26 @@ DESTINATION_BYTES = 512
 TYPE_BYTES = 255
 """The longest message type."""
 
-TABLES = ("outbox", "outbox_queue", "outbox_receipts", "outbox_lanes", "outbox_relays", "outbox_sinks")
+CONSUMER_BYTES = 255
+"""The longest name of a consumer in the inbox."""
+
+TABLES = (
+    "outbox",
+    "outbox_queue",
+    "outbox_receipts",
+    "outbox_lanes",
+    "outbox_relays",
+    "outbox_sinks",
+    "outbox_inbox",
+)
 
 _KEY_HASH = "hashtextextended(coalesce(key, id::text), hashtextextended(destination, 0))"
 _NOW = text("clock_timestamp()")
+# Anything else would fail each relay that reads it.
+_HEADERS_ARE_STRINGS = (
+    "jsonb_typeof(headers) = 'object' AND "
+    "NOT jsonb_path_exists(headers, 'strict $.* ? (@.type() != \"string\")', silent => true)"
+)
 
 _CONVENTION = {
     "pk": "%(table_name)s_pkey",
@@ -69,12 +89,22 @@ def metadata(schema: str | None = None) -> MetaData:
     _lanes(tables)
     _relays(tables)
     _sinks(tables)
+    _inbox(tables)
     return tables
 
 
 def table(name: str, schema: str | None = None) -> Table:
     """One of `TABLES`."""
     return metadata(schema).tables[f"{schema}.{name}" if schema else name]
+
+
+def include_name(name: str | None, kind: str, _parents: Mapping[str, str | None]) -> bool:
+    """Keep a service's own Alembic away from our tables: `context.configure(…, include_name=include_name)`.
+
+    Without it, `alembic revision --autogenerate` proposes to drop every table that the service's
+    metadata does not have. Not needed where the outbox has a schema of its own.
+    """
+    return kind != "table" or name not in (*TABLES, VERSION_TABLE)
 
 
 def _outbox(tables: MetaData) -> None:
@@ -149,7 +179,7 @@ def _outbox(tables: MetaData) -> None:
             f"octet_length(destination) BETWEEN 1 AND {DESTINATION_BYTES}", name="destination_length"
         ),
         CheckConstraint(f"octet_length(key) <= {KEY_BYTES}", name="key_length"),
-        CheckConstraint("jsonb_typeof(headers) = 'object'", name="headers_object"),
+        CheckConstraint(_HEADERS_ARE_STRINGS, name="headers_strings"),
         CheckConstraint("expires_at > available_at", name="expires_after_available"),
         # One delivery per message and destination, whoever writes it twice; also finds a message's rows.
         Index(
@@ -316,4 +346,21 @@ def _sinks(tables: MetaData) -> None:
         _time("updated_at", "When a relay last wrote it.", nullable=False, server_default=_NOW),
         CheckConstraint("on_park IN ('continue', 'hold')", name="on_park_known"),
         comment="What the view needs of the relay's settings; written by each relay when it starts.",
+    )
+
+
+def _inbox(tables: MetaData) -> None:
+    Table(
+        "outbox_inbox",
+        tables,
+        Column("consumer", Text, primary_key=True, comment="Who acted on it; each consumer acts once."),
+        Column(
+            "message_id",
+            UUID(as_uuid=True),
+            primary_key=True,
+            comment="The message that it acted on, from its header.",
+        ),
+        _time("received_at", "When that was recorded.", nullable=False, server_default=_NOW),
+        CheckConstraint(f"octet_length(consumer) BETWEEN 1 AND {CONSUMER_BYTES}", name="consumer_length"),
+        comment="What consumers have acted on: a message that comes again is dropped; deleted by prune_inbox.",
     )

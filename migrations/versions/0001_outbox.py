@@ -11,12 +11,21 @@ down_revision: str | None = None
 branch_labels: str | None = None
 depends_on: str | None = None
 
-# A trigger's function needs schema-qualified names, and a migration does not know its schema before it
-# runs (nor do we want it in the SQL of a shared one), so the database fills it in.
-ENQUEUE = """
+# A SECURITY DEFINER function needs schema-qualified names, and a migration does not know its schema before
+# it runs (nor do we want it in the SQL of a shared one), so the database fills it in for %1$I.
+IN_SCHEMA = """
 DO $do$
 BEGIN
 EXECUTE format($create$
+{statement}
+$create$, current_schema());
+END
+$do$
+"""
+
+# The row is what the writer's rights allow; the queue is nobody's but the relay's and the owner's.
+# A pg_temp that is named comes last, so a writer's temporary tables shadow nothing.
+ENQUEUE = """
 CREATE FUNCTION %1$I.outbox_enqueue() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $function$
@@ -25,15 +34,12 @@ BEGIN
         (sink, lane, id, key_hash, destination_hash, bytes, first_due_at, due_at)
     SELECT sink, lane, id, key_hash, hashtextextended(destination, 0),
            coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + pg_column_size(headers),
-           coalesce(available_at, created_at),
+           greatest(available_at, created_at),
            CASE WHEN available_at > clock_timestamp() THEN available_at END
     FROM written;
     RETURN NULL;
 END
 $function$
-$create$, current_schema());
-END
-$do$
 """
 
 # An id drawn before its transaction has an xid could become visible below a floor that has
@@ -56,28 +62,25 @@ TRIGGERS = (
     " FOR EACH STATEMENT EXECUTE FUNCTION outbox_enqueue()",
 )
 
-# Tells a writer who may only INSERT whether what it wrote twice was the same thing.
+# Tells a writer, who may only INSERT, what stands where its row was not taken. Anybody may ask, but learns
+# something only of a message whose id, destination and content it knows.
 WRITTEN_ALIKE = """
-DO $do$
-BEGIN
-EXECUTE format($create$
 CREATE FUNCTION %1$I.outbox_written_alike(
     message_id uuid, sink text, destination text, type text, key text, payload bytea
 ) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $function$
-    SELECT coalesce(bool_and(o.type = $4 AND o.key IS NOT DISTINCT FROM $5 AND o.payload IS NOT DISTINCT FROM $6), true)
+    SELECT (o.type, o.key, o.payload) IS NOT DISTINCT FROM ($4, $5, $6)
     FROM %1$I.outbox o
     WHERE o.message_id = $1 AND o.sink = $2 AND o.destination = $3 AND o.replay_id IS NULL
 $function$
-$create$, current_schema());
-END
-$do$
 """
 
-# Where a state is asked for, ask for `pending` too: that is a literal in each branch, so that receipts
-# are read only by those who want them.
-STATE_VIEW = """
+# Whoever may put a function under a trigger of its own table could feed the queue with anything.
+RIGHTS = "REVOKE ALL ON FUNCTION outbox_enqueue() FROM PUBLIC"
+
+# By sink and lane too, which the row of outbox has as well: that is how the queue is found by an id.
+STATE_OF_QUEUE = """
 CREATE VIEW outbox_state AS
 SELECT q.id, o.message_id, o.type, q.sink, o.destination, o.key, q.lane,
        CASE
@@ -100,18 +103,24 @@ SELECT q.id, o.message_id, o.type, q.sink, o.destination, o.key, q.lane,
        o.headers ->> 'correlation_id' AS correlation_id,
        true AS pending
 FROM outbox_queue q
-JOIN outbox o USING (id)
+JOIN outbox o USING (sink, lane, id)
 LEFT JOIN outbox_sinks s ON s.sink = q.sink
+"""
+
+# A branch for each outcome, with a literal state: the planner leaves out those that cannot be meant, so
+# that `where state = 'parked'` or `where stuck` reads no receipts.
+STATE_OF_RECEIPTS = """
 UNION ALL
 SELECT o.id, o.message_id, o.type, o.sink, o.destination, o.key, o.lane,
-       r.outcome AS state, false AS stuck,
-       r.attempts, NULL::text, o.created_at, coalesce(o.available_at, o.created_at), NULL::timestamptz,
+       '{outcome}' AS state, false AS stuck,
+       r.attempts, NULL::text, o.created_at, greatest(o.available_at, o.created_at), NULL::timestamptz,
        o.expires_at, NULL::timestamptz, false, false, NULL::integer,
        r.settled_at, r.partition, r.partition_offset, r.receivers, o.replay_id,
        o.headers ->> 'correlation_id' AS correlation_id,
        false AS pending
 FROM outbox_receipts r
 JOIN outbox o USING (id)
+WHERE r.outcome = '{outcome}'
 """
 
 STORAGE = (
@@ -124,28 +133,39 @@ STORAGE = (
     " autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 500000)",
     "ALTER TABLE outbox_receipts SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 50000,"
     " autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 500000)",
+    "ALTER TABLE outbox_inbox SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 50000,"
+    " autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 500000)",
     "ALTER TABLE outbox_lanes SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500)",
     "ALTER TABLE outbox_relays SET (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500)",
 )
 
 
+COMMENTS = {
+    "VIEW outbox_state": "One row per delivery with its state; stuck ones: select * from outbox_state where stuck",
+    "FUNCTION outbox_enqueue()": "Fills outbox_queue with what a statement wrote to outbox.",
+    "FUNCTION outbox_begin_writing()": "Gives the transaction its xid before it draws an id.",
+    "FUNCTION outbox_written_alike(uuid, text, text, text, text, bytea)": "Whether what is written there under this message_id says the same; null: nothing is.",
+}
+
+
 def upgrade() -> None:
     create_tables()
-    for statement in (BEGIN_WRITING, ENQUEUE, *TRIGGERS, WRITTEN_ALIKE, STATE_VIEW, *STORAGE):
+    op.execute(BEGIN_WRITING)
+    op.execute(IN_SCHEMA.format(statement=ENQUEUE))
+    op.execute(IN_SCHEMA.format(statement=WRITTEN_ALIKE))
+    op.execute(RIGHTS)
+    for statement in (*TRIGGERS, *STORAGE):
         op.execute(statement)
-    comments = {
-        "VIEW outbox_state": "One row per delivery with its state; stuck ones: select * from outbox_state where stuck",
-        "FUNCTION outbox_enqueue()": "Fills outbox_queue with what a statement wrote to outbox.",
-        "FUNCTION outbox_begin_writing()": "Gives the transaction its xid before it draws an id.",
-        "FUNCTION outbox_written_alike(uuid, text, text, text, text, bytea)": "Whether what is written there under this message_id says the same.",
-    }
-    for what, comment in comments.items():
+    outcomes = ("delivered", "expired", "skipped")
+    op.execute(STATE_OF_QUEUE + "".join(STATE_OF_RECEIPTS.format(outcome=outcome) for outcome in outcomes))
+    for what, comment in COMMENTS.items():
         op.execute(f"COMMENT ON {what} IS '{comment}'")
 
 
 def downgrade() -> None:
     op.execute("DROP VIEW outbox_state")
     for name in (
+        "outbox_inbox",
         "outbox_sinks",
         "outbox_relays",
         "outbox_lanes",
@@ -251,7 +271,11 @@ def create_tables() -> None:
             nullable=False,
             comment="Key group, 0 to 63: the unit that a relay owns.",
         ),
-        sa.CheckConstraint("jsonb_typeof(headers) = 'object'", name=op.f("outbox_headers_object")),
+        sa.CheckConstraint(
+            "jsonb_typeof(headers) = 'object' AND "
+            "NOT jsonb_path_exists(headers, 'strict $.* ? (@.type() != \"string\")', silent => true)",
+            name=op.f("outbox_headers_strings"),
+        ),
         sa.CheckConstraint("sink ~ '^[a-z_][a-z0-9_]{0,62}$'", name=op.f("outbox_sink_name")),
         sa.CheckConstraint("expires_at > available_at", name=op.f("outbox_expires_after_available")),
         sa.CheckConstraint(
@@ -495,4 +519,28 @@ def create_tables() -> None:
         sa.CheckConstraint("on_park IN ('continue', 'hold')", name=op.f("outbox_sinks_on_park_known")),
         sa.PrimaryKeyConstraint("sink", name=op.f("outbox_sinks_pkey")),
         comment="What the view needs of the relay's settings; written by each relay when it starts.",
+    )
+    op.create_table(
+        "outbox_inbox",
+        sa.Column(
+            "consumer", sa.Text(), nullable=False, comment="Who acted on it; each consumer acts once."
+        ),
+        sa.Column(
+            "message_id",
+            sa.UUID(),
+            nullable=False,
+            comment="The message that it acted on, from its header.",
+        ),
+        sa.Column(
+            "received_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+            comment="When that was recorded.",
+        ),
+        sa.CheckConstraint(
+            "octet_length(consumer) BETWEEN 1 AND 255", name=op.f("outbox_inbox_consumer_length")
+        ),
+        sa.PrimaryKeyConstraint("consumer", "message_id", name=op.f("outbox_inbox_pkey")),
+        comment="What consumers have acted on: a message that comes again is dropped; deleted by prune_inbox.",
     )
