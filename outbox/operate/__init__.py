@@ -1,0 +1,28 @@
+"""What operators ask and do: every read and action of the command line and the dashboard.
+
+Functions over one connection (see `outbox.database.connect`). States are those of the view `outbox_state`.
+"""
+
+from outbox.operate.act import Done, retry, skip
+from outbox.operate.depth import Depth, Relay, SinkStatus, Status, depths, status
+from outbox.operate.state import DONE, PENDING, DeliveryState, Details, Selection, count, find, show
+
+__all__ = [
+    "DONE",
+    "PENDING",
+    "DeliveryState",
+    "Depth",
+    "Details",
+    "Done",
+    "Relay",
+    "Selection",
+    "SinkStatus",
+    "Status",
+    "count",
+    "depths",
+    "find",
+    "retry",
+    "show",
+    "skip",
+    "status",
+]
