@@ -11,18 +11,39 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Hashable
+from typing import Protocol
 from uuid import UUID
 
 import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
-from outbox.settings import Settings, masked
+from outbox.settings import masked
 
 CHATTY = ("aiokafka", "asyncio", "alembic", "uvicorn")
 """Libraries that say the same again and again while a server is away."""
 
 
-def configure_logging(settings: Settings) -> None:
+class LogSettings(Protocol):
+    """What of a service's settings concerns its logs."""
+
+    @property
+    def log_level(self) -> str:
+        """The least that is logged: debug, info, warning or error."""
+
+    @property
+    def log_format(self) -> str:
+        """`json`, `console`, or `auto`."""
+
+    @property
+    def service_name(self) -> str:
+        """`service.name` in each line."""
+
+    @property
+    def environment(self) -> str:
+        """`deployment.environment` in each line."""
+
+
+def configure_logging(settings: LogSettings) -> None:
     """Send all of this process's logs to stderr, in the form and from the level that settings ask for."""
     pretty = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
@@ -94,7 +115,7 @@ def tidy(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 class _Stamp:
     """Adds which service in which environment speaks, under OpenTelemetry's names."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: LogSettings) -> None:
         self._who = {
             "service.name": settings.service_name,
             "deployment.environment": settings.environment,
