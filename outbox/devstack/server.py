@@ -13,20 +13,16 @@ import secrets
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar, Self
 
-import psutil
-
+from outbox.devstack.process import GuardedProcess, Program
 from outbox.errors import OutboxError
 
 HOST = "127.0.0.1"
-GUARD = Path(__file__).with_name("guard.py")
 
 
 class DevstackError(OutboxError):
@@ -47,7 +43,7 @@ class Server(ABC):
         self.temporary = home is None
         self.home = Path(tempfile.mkdtemp(prefix=f"outbox-{self.name}-")) if home is None else home.resolve()
         self.port = free_port()
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._process: GuardedProcess | None = None
 
     @property
     @abstractmethod
@@ -78,7 +74,7 @@ class Server(ABC):
     @property
     def running(self) -> bool:
         """Whether its process is there, paused or not."""
-        return self._guard is not None and self._guard.poll() is None
+        return self._process is not None and self._process.running
 
     async def __aenter__(self) -> Self:
         try:
@@ -97,7 +93,16 @@ class Server(ABC):
         """Start it and wait until it answers, at most `timeout` seconds."""
         self.home.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread(self.prepare)
-        self._guard = self._spawn()
+        self._process = GuardedProcess(
+            Program(
+                command=self.command(),
+                log=self.log,
+                cwd=self.home,
+                stop_signal=self.stop_signal,
+                user=self.user,
+                remove=self.home if self.temporary else None,
+            )
+        )
         deadline = time.monotonic() + timeout
         while not await self._answers():
             if not self.running or time.monotonic() > deadline:
@@ -106,17 +111,18 @@ class Server(ABC):
 
     async def stop(self, grace: float = 20.0) -> None:
         """End it in good order, or by force after `grace` seconds. Safe to call twice."""
-        if not self.running:
+        if self._process is None:
             return
-        self.resume()
-        self._signal(self._tree()[:1], self.stop_signal)
-        if not await self._gone(grace):
+        self._process.signal(signal.SIGCONT)
+        self._process.signal(self.stop_signal, children=False)
+        if not await self._process.ended(grace):
             await self.kill()
 
     async def kill(self) -> None:
         """SIGKILL it with its children: a crash."""
-        self._signal(self._tree(), signal.SIGKILL)
-        await self._gone(10.0)
+        if self._process is not None:
+            self._process.signal(signal.SIGKILL)
+            await self._process.ended(10.0)
 
     async def restart(self) -> None:
         """Stop it and start it again."""
@@ -125,11 +131,13 @@ class Server(ABC):
 
     def pause(self) -> None:
         """SIGSTOP: its connections stay open and nothing answers."""
-        self._signal(self._tree(), signal.SIGSTOP)
+        if self._process is not None:
+            self._process.signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """SIGCONT."""
-        self._signal(self._tree(), signal.SIGCONT)
+        if self._process is not None:
+            self._process.signal(signal.SIGCONT)
 
     async def _answers(self) -> bool:
         try:
@@ -137,42 +145,6 @@ class Server(ABC):
                 return await self.answers()
         except OSError:
             return False
-
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        options = ["--stop-signal", str(int(self.stop_signal))]
-        if self.user is not None:
-            options += ["--user", self.user]
-        if self.temporary:
-            options += ["--remove", str(self.home)]
-        with self.log.open("ab") as log:
-            return subprocess.Popen(  # noqa: S603
-                [sys.executable, "-P", str(GUARD), *options, *self.command()],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                cwd=self.home,
-                start_new_session=True,
-            )
-
-    def _tree(self) -> list[psutil.Process]:
-        """The server's processes, parents first, without the guard."""
-        if self._guard is None or self._guard.poll() is not None:
-            return []
-        with contextlib.suppress(psutil.NoSuchProcess):
-            return psutil.Process(self._guard.pid).children(recursive=True)
-        return []
-
-    @staticmethod
-    def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
-        for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
-
-    async def _gone(self, seconds: float) -> bool:
-        if self._guard is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                await asyncio.to_thread(self._guard.wait, seconds)
-        return not self.running
 
     def _last_words(self) -> str:
         lines = self.log.read_text(errors="replace").strip().splitlines()

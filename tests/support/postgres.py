@@ -1,0 +1,63 @@
+"""A PostgreSQL server for a test run: a template database, migrated once and cloned for each test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import asyncpg
+from sqlalchemy.engine import make_url
+
+from outbox.migrate import upgrade
+from outbox.settings import Settings
+
+
+class Cluster:
+    """Databases in one server; `url` is that of a superuser's database in it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._template: str | None = None
+
+    def url_of(self, database: str) -> str:
+        """The URL of a database there."""
+        return make_url(self.url).set(database=database).render_as_string(hide_password=False)
+
+    async def execute(self, statement: str) -> None:
+        """Run a statement outside any transaction."""
+        connection = await asyncpg.connect(self.url)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    @asynccontextmanager
+    async def database(self, *, template: str = "template0") -> AsyncIterator[str]:
+        """The URL of a new database, dropped afterwards whoever is still in it."""
+        name = f"test_{uuid4().hex[:12]}"
+        await self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        try:
+            yield self.url_of(name)
+        finally:
+            await self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    async def template(self) -> str:
+        """The name of the migrated database."""
+        if self._template is None:
+            name = f"template_{uuid4().hex[:12]}"
+            await self.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+            await migrate(self.url_of(name))
+            self._template = name
+        return self._template
+
+    async def close(self) -> None:
+        """Drop the template, in case the server is not ours."""
+        if self._template is not None:
+            await self.execute(f"DROP DATABASE {self._template} WITH (FORCE)")
+
+
+async def migrate(url: str) -> None:
+    """Bring a database to the newest schema."""
+    await asyncio.to_thread(upgrade, Settings(database_url=url))

