@@ -15,18 +15,15 @@ from sqlalchemy import (
     Double,
     Table,
     and_,
-    case,
     cast,
     false,
     func,
     literal,
-    literal_column,
     or_,
     select,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outbox.operate.state import PENDING
 from outbox.schema import table
 
 _STUCK_AFTER = timedelta(minutes=5)
@@ -35,60 +32,65 @@ _STUCK_AFTER = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """What is in one state in one lane's queue."""
+    """What is in one lane's queue: deliveries by state."""
 
     sink: str
     lane: int
-    state: str
-    rows: int
+    scheduled: int
+    ready: int
+    held: int
+    retrying: int
+    parked: int
     stuck: int
-    oldest_seconds: float
-    """How long ago the first due of them was due; negative if it is not yet."""
-    reachable: int
-    """How many of the rows go to none of the destinations that were left out."""
+    sendable: int
+    """Those that could go out now: due, not held, and to none of the destinations left out."""
+    oldest_seconds: float | None
+    """How long the oldest that is not parked has been due; None if none is due."""
 
 
 async def depths(connection: AsyncConnection, without: Iterable[tuple[str, str]] = ()) -> list[Depth]:
-    """What is in the queue, by sink, lane and state; `without` are (sink, destination) that are down.
+    """What is in the queue, by sink and lane; `without` are (sink, destination) that are down.
 
     The states are those of the view, with the holds found by one hash join instead of a look-up per
     row: on 1,000,000 rows 0.3 instead of 2 s.
     """
     queue, sinks = table("outbox_queue"), table("outbox_sinks")
     of_key = (queue.c.sink, queue.c.lane, queue.c.key_hash)
-    head = (
-        select(*of_key, func.min(queue.c.id).label("id")).where(queue.c.blocks).group_by(*of_key).cte("head")
-    )
-    state = case(
-        (queue.c.parked_at.is_not(None), "parked"),
-        (and_(queue.c.due_at.is_not(None), queue.c.last_error.is_not(None)), "retrying"),
-        (queue.c.due_at > _now(), "scheduled"),
-        (queue.c.id > head.c.id, "held"),
-        else_="ready",
-    )
-    stuck_after = func.coalesce(sinks.c.stuck_after, literal(_STUCK_AFTER))
-    stuck = and_(queue.c.parked_at.is_(None), queue.c.first_due_at < _now() - stuck_after)
+    first = func.min(queue.c.id).label("id")
+    head = select(*of_key, first).where(queue.c.blocks).group_by(*of_key).cte("head")
+    now = func.now(type_=DateTime(timezone=True))
+
+    parked = queue.c.parked_at.is_not(None)
+    retrying = and_(queue.c.due_at.is_not(None), queue.c.last_error.is_not(None))
+    scheduled = and_(queue.c.due_at > now, queue.c.last_error.is_(None))
+    held = func.coalesce(queue.c.id > head.c.id, false())
+    waits = func.coalesce(queue.c.due_at > now, false())
+    in_line = and_(~parked, ~retrying, ~waits)
+    overdue = queue.c.first_due_at < now - func.coalesce(sinks.c.stuck_after, literal(_STUCK_AFTER))
     down = or_(false(), *(_goes_to(queue, sink, destination) for sink, destination in without))
-    oldest = func.extract("epoch", _now() - func.min(queue.c.first_due_at))
+    due_since = func.min(queue.c.first_due_at).filter(~parked, queue.c.first_due_at <= now)
+
+    states = (
+        scheduled,
+        and_(in_line, ~held),
+        and_(in_line, held),
+        retrying,
+        parked,
+        and_(~parked, overdue),
+        and_(~parked, ~waits, ~held, ~down),
+    )
     statement = (
         select(
             queue.c.sink,
             queue.c.lane,
-            state.label("state"),
-            func.count(),
-            func.count().filter(stuck),
-            cast(oldest, Double),
-            func.count().filter(~down),
+            *(func.count().filter(state) for state in states),
+            cast(func.extract("epoch", now - due_since), Double),
         )
         .outerjoin(head, and_(*(head.c[column.name] == column for column in of_key)))
         .outerjoin(sinks, sinks.c.sink == queue.c.sink)
-        .group_by(queue.c.sink, queue.c.lane, literal_column("state"))
+        .group_by(queue.c.sink, queue.c.lane)
     )
     return [Depth(*row) for row in await connection.execute(statement)]
-
-
-def _now() -> ColumnElement[datetime]:
-    return func.clock_timestamp(type_=DateTime(timezone=True))
 
 
 def _goes_to(queue: Table, sink: str, destination: str) -> ColumnElement[bool]:
@@ -116,25 +118,23 @@ class SinkStatus:
     """How many of its lanes a relay owns."""
 
     @classmethod
-    def of(cls, sink: str, depths: Iterable[Depth], lanes: int) -> SinkStatus:
-        """Summed over the lanes of the sink."""
-        rows = dict.fromkeys(PENDING, 0)
-        stuck, oldest = 0, None
-        for depth in depths:
-            rows[depth.state] += depth.rows
-            stuck += depth.stuck
-            if depth.state != "parked" and depth.oldest_seconds >= 0:
-                oldest = max(oldest or 0.0, depth.oldest_seconds)
+    def of(cls, sink: str, depths: Sequence[Depth], lanes: int) -> SinkStatus:
+        """Summed over the sink's lanes."""
+        scheduled, due, held, retrying, stuck, parked = (
+            sum(getattr(depth, name) for depth in depths)
+            for name in ("scheduled", "ready", "held", "retrying", "stuck", "parked")
+        )
+        ages = [depth.oldest_seconds for depth in depths if depth.oldest_seconds is not None]
         return cls(
             sink=sink,
-            pending=sum(rows.values()) - rows["parked"],
-            scheduled=rows["scheduled"],
-            due=rows["ready"],
-            held=rows["held"],
-            retrying=rows["retrying"],
+            pending=scheduled + due + held + retrying,
+            scheduled=scheduled,
+            due=due,
+            held=held,
+            retrying=retrying,
             stuck=stuck,
-            parked=rows["parked"],
-            oldest_seconds=oldest,
+            parked=parked,
+            oldest_seconds=max(ages, default=None),
             lanes=lanes,
         )
 
@@ -171,13 +171,13 @@ async def status(connection: AsyncConnection) -> Status:
     for depth in await depths(connection):
         by_sink[depth.sink].append(depth)
     owned: dict[UUID, dict[str, int]] = defaultdict(dict)
-    leases = select(lanes.c.owner, lanes.c.sink, func.count()).where(lanes.c.expires_at > _now())
+    leases = select(lanes.c.owner, lanes.c.sink, func.count()).where(lanes.c.expires_at > func.now())
     for owner, sink, number in await connection.execute(leases.group_by(lanes.c.owner, lanes.c.sink)):
         owned[owner][sink] = number
     known = set(await connection.scalars(select(sinks.c.sink))) | by_sink.keys()
     living = (
         select(relays.c.relay_id, relays.c.name, relays.c.version, relays.c.started_at)
-        .where(relays.c.expires_at > _now())
+        .where(relays.c.expires_at > func.now())
         .order_by(relays.c.started_at)
     )
     return Status(
