@@ -73,7 +73,7 @@ STUCK = Gauge(
 )
 OLDEST_DUE = Gauge(
     "outbox_oldest_due_seconds",
-    "How long the oldest delivery that is due and not parked has been due.",
+    "How long the oldest delivery that is not parked has been due.",
     ["sink"],
     registry=REGISTRY,
 )
@@ -122,6 +122,7 @@ EVENTS: Mapping[str, Kind] = {
     "relay.stopping": Kind(_I, "reason"),
     "relay.stopped": Kind(_I),
     "http.listening": Kind(_I, "host port"),
+    "http.missing": Kind(_W, "reason"),
     # Who owns what. `lanes` is a collection of lane numbers.
     "lanes.taken": Kind(_I, "sink lanes"),
     "lanes.released": Kind(_I, "sink lanes"),
@@ -143,6 +144,7 @@ EVENTS: Mapping[str, Kind] = {
     "breaker.opened": Kind(_W, "sink destination reason wait", repeats=True),  # destination None: the sink
     "breaker.closed": Kind(_I, "sink destination"),
     # Maintenance.
+    "prune.failed": Kind(_W, "reason", repeats=True),
     "prune.done": Kind(_I, "rows", lambda fields: _PRUNED.inc(fields["rows"])),
 }
 """Every event, with the fields that it always has. `emit` takes further ones."""

@@ -114,11 +114,9 @@ class SinkStatus:
     parked: int
     oldest_seconds: float | None
     """How long the oldest pending delivery has been due; None if none is."""
-    lanes: int
-    """How many of its lanes a relay owns."""
 
     @classmethod
-    def of(cls, sink: str, depths: Sequence[Depth], lanes: int) -> SinkStatus:
+    def of(cls, sink: str, depths: Sequence[Depth]) -> SinkStatus:
         """Summed over the sink's lanes."""
         scheduled, due, held, retrying, stuck, parked = (
             sum(getattr(depth, name) for depth in depths)
@@ -135,7 +133,6 @@ class SinkStatus:
             stuck=stuck,
             parked=parked,
             oldest_seconds=max(ages, default=None),
-            lanes=lanes,
         )
 
 
@@ -181,9 +178,6 @@ async def status(connection: AsyncConnection) -> Status:
         .order_by(relays.c.started_at)
     )
     return Status(
-        sinks=[
-            SinkStatus.of(sink, by_sink[sink], sum(counts.get(sink, 0) for counts in owned.values()))
-            for sink in sorted(known)
-        ],
+        sinks=[SinkStatus.of(sink, by_sink[sink]) for sink in sorted(known)],
         relays=[Relay(*row, lanes=owned[row.relay_id]) for row in await connection.execute(living)],
     )
