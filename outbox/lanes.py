@@ -34,9 +34,9 @@ class Lane:
     floor: int = 0
     """Nothing with an id up to here is left to find in line."""
     candidate: tuple[int, int] | None = None
-    """Where the floor may go, once every transaction before this xmax is over."""
+    """Where the floor may go, once every transaction before this xid is over."""
 
-    def advance(self, reach: int, xmin: int, xmax: int) -> None:
+    def advance(self, reach: int, xmin: int, next_xid: int) -> None:
         """After a round that saw all there was to see in line up to id `reach`.
 
         An id is drawn before its row is visible, so the floor does not follow at once: it waits until
@@ -47,7 +47,7 @@ class Lane:
             self.floor = max(self.floor, min(self.candidate[0], reach))
             self.candidate = None
         if self.candidate is None and reach > self.floor:
-            self.candidate = reach, xmax
+            self.candidate = reach, next_xid
 
     def rewind(self, released: int) -> None:
         """The hold that began with this id is over: look again from there."""
@@ -59,7 +59,7 @@ class SinkLanes:
     """One sink's lanes that this relay owns, as its pumps see them."""
 
     sink: str
-    vacated: asyncio.Event
+    nudged: asyncio.Event
     """Set when a lane that leaves can be released."""
     owned: dict[int, Lane] = field(default_factory=dict)
     leaving: set[int] = field(default_factory=set)
@@ -82,7 +82,7 @@ class SinkLanes:
         finally:
             self._busy -= numbers
             if not self.leaving.isdisjoint(numbers):
-                self.vacated.set()
+                self.nudged.set()
 
     @property
     def releasable(self) -> list[int]:
@@ -156,15 +156,21 @@ class Lanes:
     def __init__(self, settings: Settings) -> None:
         self.relay = uuid4()
         self.name = f"{socket.gethostname()}:{os.getpid()}"
-        self.vacated = asyncio.Event()
-        """A heartbeat now would release something."""
+        self.nudged = asyncio.Event()
+        """A heartbeat now would change something: do not wait for the next."""
         self._settings = settings
         self._sql = Statements(settings.database_schema)
+        self._all: dict[str, SinkLanes] = {}
         self._sinks: dict[str, SinkLanes] = {}
 
-    def serve(self, sink: str) -> SinkLanes:
-        """From the next tick on, take a share of this sink's lanes."""
-        return self._sinks.setdefault(sink, SinkLanes(sink, self.vacated))
+    def of(self, sink: str) -> SinkLanes:
+        """This sink's lanes; none are taken before `serve`."""
+        return self._all.setdefault(sink, SinkLanes(sink, self.nudged))
+
+    def serve(self, sink: str) -> None:
+        """From the next heartbeat on, take a share of this sink's lanes."""
+        self._sinks[sink] = self.of(sink)
+        self.nudged.set()
 
     async def join(self, connection: asyncpg.Connection) -> None:
         """Begin on a new connection, owning nothing: what was owned before is taken anew or not at all."""
@@ -172,10 +178,12 @@ class Lanes:
             lanes.forget(list(lanes.owned))
         await connection.execute(self._sql.leave, self.relay)
         await connection.execute(self._sql.bury)
+        await connection.execute(self._sql.create, list(self._all))
+        self.nudged.set()
 
     async def tick(self, connection: asyncpg.Connection) -> None:
         """One heartbeat: tell that we live, renew, then take or release towards an even share."""
-        self.vacated.clear()
+        self.nudged.clear()
         if not self._sinks:
             return
         lease = self._settings.lease_seconds

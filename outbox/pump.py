@@ -299,7 +299,7 @@ class Pump:
                 reach = min(reach, tops[lane.number])
             if lane.number in verdict.left:
                 reach = min(reach, verdict.left[lane.number] - 1)
-            lane.advance(reach, snapshot.xmin, snapshot.xmax)
+            lane.advance(reach, snapshot.xmin, snapshot.next_xid)
         self._last_id = snapshot.last_id
         self._rewind({lane.number: lane for lane in lanes}, verdict)
 

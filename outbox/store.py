@@ -57,8 +57,9 @@ class Snapshot(NamedTuple):
 
     xmin: int
     """Every transaction before this one is over."""
-    xmax: int
-    """Every transaction from this one on was not over, and unseen."""
+    next_xid: int
+    """The next to be given out, from age(). Not the snapshot's xmax, which is one past the newest that is
+    *over*: a transaction that has its xid and is still open can be above that."""
     last_id: int
     """The newest id drawn about then, perhaps a little later."""
 
@@ -102,10 +103,10 @@ class Statements:
         while an earlier one of its key blocks. Bytes are summed before any payload is read.
         """
         return self._fill("""
-            SELECT delivery.*, snapshot.xmin, snapshot.xmax, snapshot.last_id
+            SELECT delivery.*, snapshot.xmin, snapshot.next_xid, snapshot.last_id
             FROM (
                 SELECT pg_snapshot_xmin(now)::text::bigint AS xmin,
-                       pg_snapshot_xmax(now)::text::bigint AS xmax,
+                       pg_snapshot_xmin(now)::text::bigint + age(xid(pg_snapshot_xmin(now))) AS next_xid,
                        (SELECT last_value - (NOT is_called)::integer FROM {schema}outbox_id_seq) AS last_id
                 FROM pg_current_snapshot() AS now
             ) AS snapshot
@@ -225,13 +226,30 @@ class Statements:
         """)
 
     @cached_property
+    def publish(self) -> str:
+        """What the view needs of a sink's settings. Held keys follow the park policy when it changes."""
+        return self._fill("""
+            WITH before AS (
+                SELECT on_park FROM {schema}outbox_sinks WHERE sink = $1
+            ), parked AS (
+                UPDATE {schema}outbox_queue SET blocks = ($3 = 'hold')
+                FROM before
+                WHERE sink = $1 AND parked_at IS NOT NULL AND before.on_park <> $3
+            )
+            INSERT INTO {schema}outbox_sinks (sink, stuck_after, on_park) VALUES ($1, $2, $3)
+            ON CONFLICT (sink) DO UPDATE
+            SET stuck_after = excluded.stuck_after, on_park = excluded.on_park, updated_at = clock_timestamp()
+            WHERE (outbox_sinks.stuck_after, outbox_sinks.on_park) <> (excluded.stuck_after, excluded.on_park)
+        """)
+
+    @cached_property
     def prune(self) -> str:
         """Delete a batch of what was done long ago, row and receipt together, one pruner at a time."""
         return self._fill("""
-            WITH window AS MATERIALIZED (
+            WITH oldest AS MATERIALIZED (
                 SELECT id, settled_at FROM {schema}outbox_receipts WHERE id > $1 ORDER BY id LIMIT $2
             ), old AS MATERIALIZED (
-                SELECT id FROM window WHERE settled_at < now() - $3::double precision * interval '1 second'
+                SELECT id FROM oldest WHERE settled_at < now() - $3::double precision * interval '1 second'
             ), receipts AS (
                 DELETE FROM {schema}outbox_receipts r USING old WHERE r.id = old.id RETURNING r.id
             ), written AS (

@@ -1,0 +1,71 @@
+"""What a relay does beside delivering: prune, publish its settings, and name who holds the floors back."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+
+import asyncpg
+
+from outbox.observe import emit
+from outbox.settings import Settings
+from outbox.store import Statements
+
+_PRUNE_ROWS = 1_000
+_LONG_WRITER_SECONDS = 60.0
+
+
+class Maintenance:
+    """The housekeeping of one relay; several relays may do it at once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._sql = Statements(settings.database_schema)
+        self._pruned = 0
+
+    async def publish_settings(self, connection: asyncpg.Connection) -> None:
+        """Tell the view `outbox_state` what only settings know."""
+        for name in self._settings.sink_names:
+            sink = self._settings.sink(name)
+            await connection.execute(
+                self._sql.publish, name, timedelta(seconds=sink.stuck_after_seconds), sink.on_park
+            )
+
+    async def run(self, connection: asyncpg.Connection, ending: asyncio.Event) -> None:
+        """Prune and look around every now and then, until `ending`."""
+        while not ending.is_set():
+            try:
+                await self._prune(connection, ending)
+            except asyncpg.PostgresError as error:
+                # Delivering goes on without it: a right that is missing, a lock that is not to be had.
+                emit("prune.failed", reason=str(error))
+            await self._name_long_writer(connection)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.prune_interval_seconds):
+                    await ending.wait()
+
+    async def _prune(self, connection: asyncpg.Connection, ending: asyncio.Event) -> None:
+        total, after = 0, self._pruned
+        while not ending.is_set():
+            rows, last = await connection.fetchrow(
+                self._sql.prune, after, _PRUNE_ROWS, self._settings.retention
+            )
+            if not rows:
+                break
+            total, after = total + rows, last
+        # From where this run ended: the index before it is full of what was just deleted. Now and
+        # then from the beginning, for what a rolled-back run or a late receipt left there.
+        self._pruned = after if total else 0
+        if total:
+            emit("prune.done", rows=total)
+
+    async def _name_long_writer(self, connection: asyncpg.Connection) -> None:
+        """A writing transaction that stays open holds every floor; say whose it is."""
+        found = await connection.fetchrow(
+            "SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::float AS age"
+            " FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND datname = current_database()"
+            " ORDER BY xact_start LIMIT 1"
+        )
+        if found and found["age"] and found["age"] > _LONG_WRITER_SECONDS:
+            emit("floor.held", pid=found["pid"], age=found["age"])

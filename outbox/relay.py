@@ -1,0 +1,262 @@
+"""A relay: lanes, pumps, maintenance and shutdown, composed. No policy of its own.
+
+It lives through sessions with the database. Each has connections of its own, takes its leases anew,
+and ends when the database goes away (the next one begins when it is back) or the relay stops. Sinks and
+what they have acknowledged outlive a session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+
+import asyncpg
+
+from outbox.breakers import Breakers
+from outbox.errors import SchemaError, SinkError
+from outbox.lanes import Lanes
+from outbox.maintenance import Maintenance
+from outbox.observe import Health, SinkHealth, emit
+from outbox.pump import Pump, ServedSink
+from outbox.schema import REVISIONS, VERSION_TABLE
+from outbox.settings import Settings, load
+from outbox.sinks import load as load_sink
+from outbox.store import LOST_DATABASE, Store, connect
+
+_LONGEST_RECONNECT_SECONDS = 2.0
+
+
+class Relay:
+    """Delivers what the outbox holds until it is stopped.
+
+    `await relay.run()` works until `stop()`; `async with Relay(settings):` runs it beside other things,
+    in a service's lifespan or a test. Without `settings` they come from the environment. Raises
+    `SettingsError` at once where a sink cannot be made; a server that is down is waited for.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._settings = settings or load()
+        self._lanes = Lanes(self._settings)
+        self._served = [self._serve(name) for name in self._settings.sink_names]
+        self._pumps = {
+            served.name: [Pump(served, number, self._settings) for number in range(self._settings.pumps)]
+            for served in self._served
+        }
+        self._maintenance = Maintenance(self._settings)
+        self._started = {served.name: asyncio.Event() for served in self._served}
+        self._stopping = asyncio.Event()
+        self._bound: asyncio.Timeout | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._timeline: str | None = None
+        self._waiting_for: str | None = "start"
+        self._reason = ""
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self.run(), name="outbox relay")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop("the block ended")
+        if self._task:
+            await self._task
+
+    def stop(self, reason: str = "asked to") -> None:
+        """Stop fetching, finish what is on its way, settle it, release the lanes; within the grace period."""
+        if self._stopping.is_set():
+            return
+        emit("relay.stopping", reason=reason)
+        self._stopping.set()
+        if self._bound:
+            self._bound.reschedule(asyncio.get_running_loop().time() + self._settings.shutdown_grace_seconds)
+
+    async def run(self) -> None:
+        """Work until `stop`. Raises TimeoutError if the grace period did not suffice."""
+        emit("relay.started", relay=str(self._lanes.relay), sinks=[served.name for served in self._served])
+        try:
+            async with asyncio.timeout(None) as self._bound, asyncio.TaskGroup() as group:
+                starting = [group.create_task(self._start(served)) for served in self._served]
+                await self._sessions()
+                for task in starting:
+                    task.cancel()
+        finally:
+            await asyncio.gather(*(served.sink.stop() for served in self._served))
+            emit("relay.stopped")
+
+    def health(self) -> Health:
+        """How it is doing, by what it knows itself."""
+        return Health(
+            waiting_for=self._waiting_for,
+            reason=self._reason,
+            stopping=self._stopping.is_set(),
+            sinks=tuple(
+                SinkHealth(
+                    sink=served.name,
+                    lanes=frozenset(served.lanes.owned),
+                    open_breakers=served.breakers.open,
+                    quiet_seconds=monotonic() - served.settled_at,
+                )
+                for served in self._served
+            ),
+        )
+
+    def _serve(self, name: str) -> ServedSink:
+        own = self._settings.sink(name)
+        return ServedSink(
+            name,
+            load_sink(name, self._settings),
+            own,
+            self._lanes.of(name),
+            Breakers(name, own.policy.breaker),
+        )
+
+    async def _start(self, served: ServedSink) -> None:
+        """Connect one sink; its lanes are taken only then, so that a relay that can reach it has them."""
+        wait = 0.1
+        while True:
+            try:
+                await served.sink.start()
+            except SinkError as error:
+                emit("relay.waiting", for_=served.name, reason=error.reason)
+            else:
+                break
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, _LONGEST_RECONNECT_SECONDS)
+        self._started[served.name].set()
+        self._lanes.serve(served.name)
+
+    async def _sessions(self) -> None:
+        wait = 0.1
+        while not self._stopping.is_set():
+            began = monotonic()
+            try:
+                async with connect(self._settings, "outbox relay") as connection:
+                    await self._check_schema(connection)
+                    await self._session(connection)
+            except SchemaError as error:
+                self._wait("schema", str(error))
+            except LOST_DATABASE as error:
+                if self._waiting_for is None:
+                    emit("relay.lost_database", reason=_one_line(error))
+                self._wait("postgres", _one_line(error))
+            wait = 0.1 if monotonic() - began > _LONGEST_RECONNECT_SECONDS else 2 * wait
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(wait, _LONGEST_RECONNECT_SECONDS)):
+                    await self._stopping.wait()
+
+    def _wait(self, what: str, reason: str) -> None:
+        self._waiting_for, self._reason = what, reason
+        if not self._stopping.is_set():
+            emit("relay.waiting", for_=what, reason=reason)
+
+    async def _check_schema(self, connection: asyncpg.Connection) -> None:
+        schema = f'"{self._settings.database_schema}".' if self._settings.database_schema else ""
+        try:
+            found = await connection.fetchval(f"SELECT version_num FROM {schema}{VERSION_TABLE}")
+        except asyncpg.UndefinedTableError:
+            raise SchemaError("the database has no outbox yet; run: outbox migrate") from None
+        if found not in REVISIONS:
+            raise SchemaError(
+                f"the database is at {found}, which is newer than this relay; upgrade the relay"
+            )
+        if found != REVISIONS[-1]:
+            raise SchemaError(f"the database is at {found} and needs {REVISIONS[-1]}; run: outbox migrate")
+
+    async def _session(self, connection: asyncpg.Connection) -> None:
+        """Work on one connection to the database until it is lost or the relay stops."""
+        await self._recall(connection)
+        await self._lanes.join(connection)
+        await self._maintenance.publish_settings(connection)
+        session = _Session(self._stopping)
+        self._waiting_for, self._reason = None, ""
+        emit("relay.ready")
+        async with asyncio.TaskGroup() as group:
+            beat = group.create_task(session.guard(self._beat(connection)))
+            watch = group.create_task(session.end_with(self._stopping))
+            work = [
+                group.create_task(session.guard(self._pump(served, pump, session.ending)))
+                for served in self._served
+                for pump in self._pumps[served.name]
+            ]
+            work.append(group.create_task(session.guard(self._maintain(session.ending))))
+            await asyncio.wait(work)
+            beat.cancel()
+            watch.cancel()
+        if session.lost:
+            raise session.lost
+        await self._lanes.leave(connection)
+
+    async def _recall(self, connection: asyncpg.Connection) -> None:
+        """Forget what was sent and not settled if this is not the history in which it was written."""
+        timeline = None
+        with suppress(asyncpg.PostgresError):  # Some hosted databases do not tell.
+            timeline = await connection.fetchval(
+                "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8) || system_identifier"
+                " FROM pg_control_system()"
+            )
+        if self._timeline and timeline != self._timeline:
+            for pump in (pump for pumps in self._pumps.values() for pump in pumps):
+                pump.forget_unsettled()
+        self._timeline = timeline
+
+    async def _beat(self, connection: asyncpg.Connection) -> None:
+        while True:
+            without = [served for served in self._served if not served.lanes.owned]
+            await self._lanes.tick(connection)
+            for served in without:
+                served.settled_at = monotonic()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.heartbeat_seconds):
+                    await self._lanes.nudged.wait()
+
+    async def _pump(self, served: ServedSink, pump: Pump, ending: asyncio.Event) -> None:
+        await _first(self._started[served.name], ending)
+        async with connect(self._settings, f"outbox {served.name} pump") as connection:
+            await pump.run(Store(connection, self._settings, served.name, self._lanes.relay), ending)
+
+    async def _maintain(self, ending: asyncio.Event) -> None:
+        async with connect(self._settings, "outbox maintenance") as connection:
+            await self._maintenance.run(connection, ending)
+
+
+class _Session:
+    """What the loops of one session share: when to end, and why."""
+
+    def __init__(self, stopping: asyncio.Event) -> None:
+        self.ending = asyncio.Event()
+        self.lost: BaseException | None = None
+        if stopping.is_set():
+            self.ending.set()
+
+    async def guard(self, loop: Coroutine[Any, Any, None]) -> None:
+        """Run a loop; when it loses the database, the others finish their round and end too."""
+        try:
+            await loop
+        except LOST_DATABASE as error:
+            self.lost = self.lost or error
+            self.ending.set()
+
+    async def end_with(self, stopping: asyncio.Event) -> None:
+        """End when the relay stops."""
+        await stopping.wait()
+        self.ending.set()
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Wait until one of these is set."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
