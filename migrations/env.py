@@ -9,7 +9,8 @@ that is under way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
+from collections.abc import Mapping
+from typing import Any
 from uuid import uuid4
 
 from alembic import context
@@ -25,7 +26,7 @@ settings: Settings = context.config.attributes.get("settings") or load()
 schema = settings.database_schema
 
 
-def ours(name: str | None, kind: str, _parents: MutableMapping[str, str | None]) -> bool:
+def ours(name: str | None, kind: str, _parents: Mapping[Any, str | None]) -> bool:
     """Look at nothing in the database but the outbox's tables."""
     if kind == "table":
         return name in TABLES
@@ -57,7 +58,9 @@ def offline() -> None:
 def online(connection: Connection) -> None:
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('outbox migrate', 0))"))
     if schema:
-        connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+        # IF NOT EXISTS would need the right to create it even where somebody did.
+        if not connection.dialect.has_schema(connection, schema):
+            connection.execute(text(f'CREATE SCHEMA "{schema}"'))
         connection.execute(text(f'SET LOCAL search_path = "{schema}"'))
         connection.dialect.default_schema_name = schema
     configure(connection)
@@ -68,8 +71,11 @@ async def connect() -> None:
     engine = create_async_engine(
         settings.sqlalchemy_url,
         poolclass=NullPool,
-        # Through PgBouncer a name may be taken by another client's statement.
-        connect_args={"prepared_statement_name_func": lambda: f"__outbox_{uuid4()}__"},
+        connect_args={
+            "timeout": 10,
+            # Through PgBouncer a plain name may be taken by another client's statement.
+            "prepared_statement_name_func": lambda: f"__outbox_{uuid4()}__",
+        },
     )
     try:
         async with engine.begin() as connection:

@@ -1,0 +1,33 @@
+"""A transactional outbox: what a service says commits with what it does, and reaches Kafka and Redis."""
+
+from outbox.encode import new_id
+from outbox.errors import (
+    ConflictError,
+    MessageError,
+    OperatorError,
+    OutboxError,
+    SchemaError,
+    SettingsError,
+)
+from outbox.inbox import once, prune_inbox
+from outbox.message import Message
+from outbox.schema import include_name
+from outbox.settings import Settings
+from outbox.write import write, write_sync
+
+__all__ = [
+    "ConflictError",
+    "Message",
+    "MessageError",
+    "OperatorError",
+    "OutboxError",
+    "SchemaError",
+    "Settings",
+    "SettingsError",
+    "include_name",
+    "new_id",
+    "once",
+    "prune_inbox",
+    "write",
+    "write_sync",
+]

@@ -1,16 +1,60 @@
-"""Bring a database to the schema of this version, from the wheel or from the repository."""
+"""Bring a database to the schema of this version, from the wheel or from the repository.
+
+These functions have an event loop of their own: where one is running, call them in a thread
+(`await asyncio.to_thread(upgrade, settings)`). A run is one transaction; a second one at the same time waits
+for it. Only this module needs Alembic.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy.engine import Connection
+from alembic.script.revision import ResolutionError
+from alembic.util import CommandError
+from asyncpg import PostgresError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 
+from outbox.errors import SchemaError
+from outbox.schema import REVISIONS
 from outbox.settings import Settings
+
+
+def upgrade(settings: Settings, revision: str = "head") -> None:
+    """Migrate up to `revision`; does nothing where the database is there already.
+
+    Raises `SchemaError` where the database cannot be reached, or the migrations not be applied, such as after
+    those of a newer version.
+    """
+    with _told(settings):
+        command.upgrade(config(settings), revision)
+
+
+def downgrade(settings: Settings, revision: str = "base") -> None:
+    """Migrate down to `revision`; `base` drops every table of the outbox with what is in it."""
+    with _told(settings):
+        command.downgrade(config(settings), revision)
+
+
+def sql(settings: Settings, output: TextIO, revision: str = "head") -> None:
+    """Write the statements of a migration from nothing to `revision`, for those who run SQL by hand."""
+    with _told(settings):
+        command.upgrade(config(settings, output), revision, sql=True)
+
+
+def config(settings: Settings, output: TextIO = sys.stdout) -> Config:
+    """What Alembic needs to know, for further commands of it."""
+    alembic = Config(output_buffer=output, attributes={"settings": settings})
+    # ConfigParser would take a percent sign in a path for an interpolation.
+    alembic.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
+    alembic.set_main_option("path_separator", "os")
+    return alembic
 
 
 def _scripts() -> Path:
@@ -18,29 +62,22 @@ def _scripts() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parent.parent / "migrations"
 
 
-def config(
-    settings: Settings, *, connection: Connection | None = None, output: TextIO | None = None
-) -> Config:
-    """What Alembic needs to know. With `connection`, the migrations run on it, in its transaction."""
-    alembic = Config(
-        output_buffer=output or sys.stdout, attributes={"settings": settings, "connection": connection}
-    )
-    # ConfigParser would take a percent sign in a path for an interpolation.
-    alembic.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
-    alembic.set_main_option("path_separator", "os")
-    return alembic
-
-
-def upgrade(settings: Settings, revision: str = "head", *, connection: Connection | None = None) -> None:
-    """Migrate up to `revision`; does nothing where the database is there already."""
-    command.upgrade(config(settings, connection=connection), revision)
-
-
-def downgrade(settings: Settings, revision: str = "base", *, connection: Connection | None = None) -> None:
-    """Migrate down to `revision`; `base` drops every table of the outbox with what is in it."""
-    command.downgrade(config(settings, connection=connection), revision)
-
-
-def sql(settings: Settings, output: TextIO, revision: str = "head") -> None:
-    """Write the statements of a migration from nothing to `revision`, for those who run SQL by hand."""
-    command.upgrade(config(settings, output=output), revision, sql=True)
+@contextmanager
+def _told(settings: Settings) -> Iterator[None]:
+    """Errors as one line that says what to do."""
+    try:
+        yield
+    except CommandError as error:
+        if not isinstance(error.__cause__, ResolutionError):
+            raise SchemaError(str(error)) from error
+        raise SchemaError(
+            f"migration {error.__cause__.argument} is not known here ({', '.join(REVISIONS)} are); if the "
+            "database is at it, a newer version of this package migrated it: use that one"
+        ) from error
+    except (DBAPIError, OSError, PostgresError) as error:
+        where = make_url(settings.sqlalchemy_url)
+        reason = error.orig.__cause__ or error.orig if isinstance(error, DBAPIError) and error.orig else error
+        raise SchemaError(
+            f"cannot migrate database {where.database} at {where.host}:{where.port or 5432} "
+            f"as {where.username}, nothing was changed: {reason or type(reason).__name__}"
+        ) from error

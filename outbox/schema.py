@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -46,6 +47,12 @@ DESTINATION_BYTES = 512
 
 TYPE_BYTES = 255
 """The longest message type."""
+
+HEADERS = 64
+"""How many headers a message may have."""
+
+HEADERS_BYTES = 16_384
+"""The longest headers, names and values together."""
 
 CONSUMER_BYTES = 255
 """The longest name of a consumer in the inbox."""
@@ -98,7 +105,7 @@ def table(name: str, schema: str | None = None) -> Table:
     return metadata(schema).tables[f"{schema}.{name}" if schema else name]
 
 
-def include_name(name: str | None, kind: str, _parents: Mapping[str, str | None]) -> bool:
+def include_name(name: str | None, kind: str, _parents: Mapping[Any, str | None]) -> bool:
     """Keep a service's own Alembic away from our tables: `context.configure(…, include_name=include_name)`.
 
     Without it, `alembic revision --autogenerate` proposes to drop every table that the service's
@@ -362,5 +369,5 @@ def _inbox(tables: MetaData) -> None:
         ),
         _time("received_at", "When that was recorded.", nullable=False, server_default=_NOW),
         CheckConstraint(f"octet_length(consumer) BETWEEN 1 AND {CONSUMER_BYTES}", name="consumer_length"),
-        comment="What consumers have acted on: a message that comes again is dropped; deleted by prune_inbox.",
+        comment="What consumers have acted on, so that they drop what comes again; deleted by prune_inbox.",
     )

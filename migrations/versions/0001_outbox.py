@@ -522,9 +522,7 @@ def create_tables() -> None:
     )
     op.create_table(
         "outbox_inbox",
-        sa.Column(
-            "consumer", sa.Text(), nullable=False, comment="Who acted on it; each consumer acts once."
-        ),
+        sa.Column("consumer", sa.Text(), nullable=False, comment="Who acted on it; each consumer acts once."),
         sa.Column(
             "message_id",
             sa.UUID(),
@@ -542,5 +540,5 @@ def create_tables() -> None:
             "octet_length(consumer) BETWEEN 1 AND 255", name=op.f("outbox_inbox_consumer_length")
         ),
         sa.PrimaryKeyConstraint("consumer", "message_id", name=op.f("outbox_inbox_pkey")),
-        comment="What consumers have acted on: a message that comes again is dropped; deleted by prune_inbox.",
+        comment="What consumers have acted on, so that they drop what comes again; deleted by prune_inbox.",
     )

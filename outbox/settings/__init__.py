@@ -1,6 +1,6 @@
 """Settings: the environment and `.env`, read once, into frozen objects."""
 
-from outbox.settings.environment import Reading, Setting, load, masked, read
+from outbox.settings.environment import Reading, Setting, load, loaded, masked, read
 from outbox.settings.model import KafkaSettings, RedisSettings, Settings, SinkSettings
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Settings",
     "SinkSettings",
     "load",
+    "loaded",
     "masked",
     "read",
 ]

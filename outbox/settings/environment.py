@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,6 +76,12 @@ def load(environment: Mapping[str, str] | None = None, env_file: Path = Path(".e
     Raises `SettingsError` with a line for each wrong value, which names the variable and what is allowed.
     """
     return read(environment, env_file).settings
+
+
+@cache
+def loaded() -> Settings:
+    """What `load()` gave when it was first asked for in this process: what writers and consumers go by."""
+    return load()
 
 
 def read(environment: Mapping[str, str] | None = None, env_file: Path = Path(".env")) -> Reading:

@@ -1,0 +1,251 @@
+"""A message as the row it becomes, or a `MessageError` that says what is wrong with it and what to do.
+
+Nothing here asks the database: what is refused was never sent to it, so the caller's transaction goes on.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from pydantic import BaseModel
+from pydantic_core import from_json, to_json
+from uuid_utils.compat import uuid7
+
+from outbox.errors import MessageError
+from outbox.message import Message
+from outbox.schema import DESTINATION_BYTES, HEADERS, HEADERS_BYTES, KEY_BYTES, TYPE_BYTES
+from outbox.settings import Settings
+
+RESERVED_HEADERS = frozenset(
+    {"message_id", "event_id", "event_type", "replay_id", "replayed_at", "content-type"}
+)
+"""What the sinks themselves say under these names; so are all that begin with `ce_`."""
+
+_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+_SHOWN = 80
+
+
+class Row(NamedTuple):
+    """The columns of `outbox` that a writer fills."""
+
+    message_id: str
+    type: str
+    sink: str
+    destination: str
+    key: str | None
+    payload: bytes | None
+    headers: str
+    """A JSON object."""
+    available_at: datetime | None
+    expires_at: datetime | None
+
+
+def new_id() -> UUID:
+    """A new message id, a UUIDv7; messages that say the same to different destinations share one."""
+    return uuid7()
+
+
+class Encoder:
+    """Makes rows under one set of settings: which sinks there are, and how large a message each takes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.schema = settings.database_schema
+        self._longest = {sink: settings.sink(sink).max_bytes for sink in settings.known_sinks}
+
+    def rows(self, messages: Sequence[Message]) -> list[Row]:
+        """All of them, or an error that says which one is wrong."""
+        rows = []
+        for number, message in enumerate(messages, 1):
+            try:
+                rows.append(self.row(message))
+            except MessageError as error:
+                if len(messages) == 1:
+                    raise
+                raise MessageError(f"message {number} of {len(messages)}: {error}") from error.__cause__
+        return rows
+
+    def row(self, message: Message) -> Row:
+        """One message, checked."""
+        self._check_address(message)
+        payload, content_type = _encode(message.payload)
+        headers = _headers(message.headers, content_type)
+        size = len(payload or b"") + len((message.key or "").encode()) + _size(headers)
+        longest = self._longest[message.sink]
+        if size > longest:
+            raise MessageError(
+                f"payload: {size:,} bytes with key and headers, and {message.sink} takes {longest:,}; "
+                "keep the content elsewhere and send where it is, "
+                f"or raise OUTBOX_{message.sink.upper()}_MAX_BYTES"
+            )
+        _check_times(message)
+        return Row(
+            _message_id(message.message_id),
+            message.type,
+            message.sink,
+            message.destination,
+            message.key,
+            payload,
+            json.dumps(headers, ensure_ascii=False),
+            message.available_at,
+            message.expires_at,
+        )
+
+    def _check_address(self, message: Message) -> None:
+        if message.sink not in self._longest:
+            near = difflib.get_close_matches(str(message.sink), self._longest, n=1)
+            guess = f" (did you mean {near[0]!r}?)" if near else ""
+            raise MessageError(
+                f"sink {_shown(message.sink)} is not known{guess}; "
+                f"use {', '.join(self._longest)}, or name one of your own in OUTBOX_SINKS"
+            )
+        _check_text("type", message.type, TYPE_BYTES)
+        _check_text("destination", message.destination, DESTINATION_BYTES)
+        if message.sink == "kafka" and (
+            not _TOPIC.fullmatch(message.destination) or message.destination in (".", "..")
+        ):
+            raise MessageError(
+                f"destination {_shown(message.destination)} is no name for a Kafka topic; "
+                "use letters, digits, dots, _ and -, at most 249"
+            )
+        if message.key is not None:
+            _check_text("key", message.key, KEY_BYTES, empty=True)
+
+
+def _encode(payload: Any) -> tuple[bytes | None, str | None]:
+    """The bytes to send, and their content type where the encoding is ours."""
+    match payload:
+        case None:
+            return None, None
+        case bytes() | bytearray() | memoryview():
+            return bytes(payload), None
+        case str():
+            return _utf8("payload", payload), None
+        case _:
+            return _json(payload), "application/json"
+
+
+def _json(payload: Any) -> bytes:
+    try:
+        if isinstance(payload, BaseModel):
+            return payload.model_dump_json().encode()
+        encoded = to_json(payload)
+        if b"NaN" in encoded or b"Infinity" in encoded:
+            # Perhaps only within a string.
+            from_json(encoded, allow_inf_nan=False)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise MessageError(
+            f"payload: this {type(payload).__name__} has no form in JSON ({str(error)[:_SHOWN]}); "
+            "give bytes, a str, a pydantic model, or what JSON can hold (no NaN, no Infinity)"
+        ) from error
+    return encoded
+
+
+def _headers(given: Mapping[str, str], content_type: str | None) -> dict[str, str]:
+    """Those given, with the content type and the current trace where they are not."""
+    headers = dict(given)
+    for name, value in headers.items():
+        _check_header(name, value)
+    if content_type is not None:
+        headers.setdefault("content_type", content_type)
+    if "traceparent" not in headers:
+        headers.update(_current_trace())
+    if len(headers) > HEADERS or _size(headers) > HEADERS_BYTES:
+        raise MessageError(
+            f"headers: {len(headers)} with {_size(headers):,} bytes, and at most {HEADERS} with "
+            f"{HEADERS_BYTES:,} bytes are allowed; move what is large into the payload"
+        )
+    return headers
+
+
+def _check_header(name: str, value: str) -> None:
+    _check_text("a header's name", name, HEADERS_BYTES)
+    _check_text(f"header {name!r}", value, HEADERS_BYTES, empty=True, shown=False)
+    if name in RESERVED_HEADERS or name.startswith("ce_"):
+        raise MessageError(
+            f"header {name!r} is made by the sink; leave it out (content_type and occurred_at can be given)"
+        )
+    if name == "occurred_at" and not _is_moment(value):
+        raise MessageError(
+            f"header 'occurred_at' {_shown(value)} is no RFC 3339 time with an offset, "
+            "such as 2025-07-24T10:30:00Z"
+        )
+
+
+def _current_trace() -> dict[str, str]:
+    """W3C trace context (https://www.w3.org/TR/trace-context/) of the current OpenTelemetry span, if any."""
+    # Looked up, not imported: a service that traces has imported it already.
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        return {}
+    span = trace.get_current_span().get_span_context()
+    if not span.is_valid:
+        return {}
+    found = {"traceparent": f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"}
+    if state := span.trace_state.to_header():
+        found["tracestate"] = state
+    return found
+
+
+def _check_times(message: Message) -> None:
+    for field in ("available_at", "expires_at"):
+        value = getattr(message, field)
+        if value is not None and (not isinstance(value, datetime) or value.utcoffset() is None):
+            raise MessageError(
+                f"{field} {_shown(value)} is no datetime with a time zone; use datetime.now(UTC) + …"
+            )
+    if message.available_at and message.expires_at and message.expires_at <= message.available_at:
+        raise MessageError(
+            f"expires_at {message.expires_at.isoformat()} is not after available_at "
+            f"{message.available_at.isoformat()}, so it would never be sent; make it later"
+        )
+
+
+def _message_id(given: UUID | None) -> str:
+    if given is None:
+        return str(new_id())
+    if not isinstance(given, UUID):
+        raise MessageError(f"message_id {_shown(given)} is no uuid.UUID; use outbox.new_id() or UUID(…)")
+    return str(given)
+
+
+def _check_text(field: str, value: object, longest: int, *, empty: bool = False, shown: bool = True) -> None:
+    name = f"{field} {_shown(value)}" if shown else field
+    if not isinstance(value, str):
+        raise MessageError(f"{name} is of type {type(value).__name__}; give a str")
+    if not value and not empty:
+        raise MessageError(f"{name} is empty; give one")
+    if "\0" in value:
+        raise MessageError(f"{name} has a NUL character, which PostgreSQL cannot store; take it out")
+    size = len(_utf8(name, value))
+    if size > longest:
+        raise MessageError(f"{name} has {size:,} bytes, and at most {longest:,} are allowed; shorten it")
+
+
+def _utf8(name: str, value: str) -> bytes:
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise MessageError(f"{name} has a lone surrogate, which UTF-8 cannot hold; take it out") from None
+
+
+def _size(headers: Mapping[str, str]) -> int:
+    return sum(len(name.encode()) + len(value.encode()) for name, value in headers.items())
+
+
+def _is_moment(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

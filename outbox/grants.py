@@ -1,0 +1,58 @@
+"""Which rights on the outbox's tables each part needs, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+from outbox.schema import VERSION_TABLE
+
+Part = Literal["writer", "relay", "operator", "reader", "consumer"]
+
+PARTS: tuple[Part, ...] = get_args(Part)
+
+# No `id`, so that nobody takes one that a relay has passed already; `created_at` is the database's.
+_WRITTEN = "message_id, type, sink, destination, key, payload, headers, available_at, expires_at"
+
+# The view has everything but payloads and headers.
+_READ = {
+    "outbox_state": "SELECT",
+    "outbox_lanes": "SELECT",
+    "outbox_relays": "SELECT",
+    "outbox_sinks": "SELECT",
+    VERSION_TABLE: "SELECT",
+}
+
+RIGHTS: Mapping[Part, Mapping[str, str]] = {
+    "writer": {"outbox": f"INSERT ({_WRITTEN})"},
+    "relay": {
+        **_READ,
+        "outbox": "SELECT, DELETE",
+        "outbox_id_seq": "SELECT",
+        "outbox_queue": "SELECT, UPDATE, DELETE",
+        "outbox_receipts": "SELECT, INSERT, DELETE",
+        "outbox_lanes": "SELECT, INSERT, UPDATE, DELETE",
+        "outbox_relays": "SELECT, INSERT, UPDATE, DELETE",
+        "outbox_sinks": "SELECT, INSERT, UPDATE, DELETE",
+    },
+    "operator": {
+        **_READ,
+        "outbox": "SELECT",
+        "outbox_queue": "SELECT, UPDATE, DELETE",
+        "outbox_receipts": "SELECT, INSERT",
+        "outbox_lanes": "SELECT, UPDATE",
+    },
+    "reader": _READ,
+    "consumer": {"outbox_inbox": "SELECT, INSERT, DELETE"},
+}
+"""Part → table → rights. Migrations are for the tables' owner."""
+
+
+def grants(part: Part, role: str, schema: str | None = None) -> tuple[str, ...]:
+    """The statements that let `role` be this part; to be run by the owner, and again after each migration."""
+    quoted = '"' + role.replace('"', '""') + '"'
+    prefix = f'"{schema}".' if schema else ""
+    return (
+        f'GRANT USAGE ON SCHEMA "{schema or "public"}" TO {quoted}',
+        *(f"GRANT {rights} ON {prefix}{table} TO {quoted}" for table, rights in RIGHTS[part].items()),
+    )

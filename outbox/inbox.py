@@ -1,0 +1,81 @@
+"""The consumer's side: act once on a message that may come more than once.
+
+    async with session.begin():
+        async with once(session, "grades", message_id) as first:
+            if first:
+                session.add(Grade(…))
+
+Commit the broker's offset after the transaction. A replay carries the `message_id` of the first time; a
+consumer that wants to act on it again puts the header `replay_id` into its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, cast
+from uuid import UUID
+
+from sqlalchemy import CursorResult, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from outbox.settings import Settings, loaded
+
+
+@asynccontextmanager
+async def once(
+    session: AsyncSession | AsyncConnection,
+    consumer: str,
+    message_id: UUID,
+    *,
+    settings: Settings | None = None,
+) -> AsyncIterator[bool]:
+    """Record in the caller's transaction that `consumer` acts on a message; says whether it is the first to.
+
+    Where another transaction is just acting on it, this waits for its end. What an error in the block did is
+    undone, the record too, whatever the caller does with the error: the block is a savepoint.
+    """
+    async with session.begin_nested():
+        recorded = await _execute(
+            session,
+            f"INSERT INTO {_table(settings)} (consumer, message_id)"
+            " VALUES (:consumer, CAST(:message_id AS uuid)) ON CONFLICT DO NOTHING",
+            consumer=consumer,
+            message_id=str(message_id),
+        )
+        yield recorded == 1
+
+
+async def prune_inbox(
+    session: AsyncSession | AsyncConnection,
+    older_than: timedelta,
+    *,
+    limit: int = 10_000,
+    settings: Settings | None = None,
+) -> int:
+    """Forget what was received longer ago, at most `limit` records; returns how many those were.
+
+    A message that comes again after that is taken for a new one, so keep records for longer than the broker
+    keeps messages and a relay may be down.
+    """
+    table = _table(settings)
+    return await _execute(
+        session,
+        f"DELETE FROM {table} WHERE ctid = ANY (ARRAY("
+        f"SELECT ctid FROM {table} WHERE received_at < clock_timestamp() - CAST(:age AS interval)"
+        " LIMIT :most))",
+        age=older_than,
+        most=limit,
+    )
+
+
+def _table(settings: Settings | None) -> str:
+    schema = (settings or loaded()).database_schema
+    return f'"{schema}".outbox_inbox' if schema else "outbox_inbox"
+
+
+async def _execute(session: AsyncSession | AsyncConnection, statement: str, **values: object) -> int:
+    # Only Session's own execute is typed to return less than the cursor.
+    result = await session.execute(text(statement).execution_options(preserve_rowcount=True), values)
+    return cast("CursorResult[Any]", result).rowcount
