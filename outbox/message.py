@@ -133,3 +133,15 @@ class Keep:
 
 Outcome = Delivered | Retry | Park | Expire | Keep
 """What becomes of a delivery after one round of its pump."""
+
+
+class Failure(NamedTuple):
+    """What to record of a delivery that was not sent."""
+
+    delivery: Delivery
+    reason: str
+    delay: float | None
+    """Seconds to the retry; None parks it."""
+    counted: bool
+    blocks: bool
+    uncertain: bool

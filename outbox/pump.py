@@ -10,23 +10,27 @@ import asyncio
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from random import random
 from time import monotonic
-from typing import Any, assert_never
+from typing import Any
 
 from outbox.breakers import Admission, Breakers
 from outbox.errors import SinkError, Transient, Unavailable
 from outbox.lanes import Lane, SinkLanes
-from outbox.message import Delivered, Delivery, Expire, Keep, Outcome, Park, Result, Retry, Sent
+from outbox.message import Delivery, Failure, Result, Sent
 from outbox.observe import emit
-from outbox.retry import decide
 from outbox.settings import Settings, SinkSettings
 from outbox.sinks import Sink
-from outbox.store import Batch, Failure, Place, Store
+from outbox.store import Batch, Place, Store
+from outbox.verdict import Verdict, highest_in_line
 from outbox.wake import Wake
 
 _LOOK_BACK_SECONDS = 60.0
 """How often the floors are forgotten, for whatever was overlooked: a hold ended by hand, say."""
+
+_JITTER = iter(random, None)
+_BY_ID = attrgetter("id")
 
 
 @dataclass(slots=True)
@@ -40,25 +44,6 @@ class ServedSink:
     breakers: Breakers
     settled_at: float = field(default_factory=monotonic)
     """Monotonic time at which something was last settled."""
-
-
-@dataclass(slots=True)
-class _Verdict:
-    """What became of a batch."""
-
-    sent: list[tuple[Delivery, Sent]] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    expired: list[Delivery] = field(default_factory=list)
-    uncertain: list[Delivery] = field(default_factory=list)
-    left: dict[int, int] = field(default_factory=dict)
-    """The lowest id left in line, by lane."""
-    down: dict[str | None, str] = field(default_factory=dict)
-    """What cannot be reached, and why; None is the sink."""
-
-    def leave(self, delivery: Delivery) -> None:
-        """It stays in line for a later round."""
-        if not delivery.deferred:
-            self.left[delivery.lane] = min(delivery.id, self.left.get(delivery.lane, delivery.id))
 
 
 class Pump:
@@ -112,7 +97,7 @@ class Pump:
             verdict = await self._send(deliveries, admission)
             await self._settle(store, lanes, verdict, began)
             self._advance(lanes, floors, batch, verdict)
-            return len(verdict.sent) + len(verdict.failures) + len(verdict.expired), batch.full
+            return verdict.settled, batch.full
 
     def _rotate(self, lanes: list[Lane]) -> None:
         self._turn += 1
@@ -142,10 +127,10 @@ class Pump:
         )
         return batch
 
-    async def _send(self, fetched: Sequence[Delivery], admission: Admission) -> _Verdict:
-        verdict = _Verdict()
+    async def _send(self, fetched: Sequence[Delivery], admission: Admission) -> Verdict:
+        verdict = Verdict()
         # By id, whatever order the lanes and the retries among them came in.
-        batch = sorted(fetched, key=_by_id)
+        batch = sorted(fetched, key=_BY_ID)
         if admission.probes:
             batch = self._one_each(batch, admission.probes, verdict)
         if any(delivery.expired for delivery in batch):
@@ -153,7 +138,7 @@ class Pump:
             batch = [d for d in batch if not d.expired or d.uncertain]
         if batch:
             results = await self._ask(batch)
-            self._judge(batch, results, verdict)
+            verdict.judge(batch, results, self._policy, _JITTER)
             emit(
                 "pump.sent",
                 sink=self._served.name,
@@ -165,9 +150,7 @@ class Pump:
         return verdict
 
     @staticmethod
-    def _one_each(
-        deliveries: Iterable[Delivery], probes: frozenset[str], verdict: _Verdict
-    ) -> list[Delivery]:
+    def _one_each(deliveries: Iterable[Delivery], probes: frozenset[str], verdict: Verdict) -> list[Delivery]:
         """Only the first delivery to each destination that is probed."""
         seen: set[str] = set()
         chosen = []
@@ -201,47 +184,10 @@ class Pump:
             )
         return [error] * len(batch)
 
-    def _judge(self, batch: Sequence[Delivery], results: Sequence[Result], verdict: _Verdict) -> None:
-        failed_keys: set[int] = set()
-        for delivery, result in zip(batch, results, strict=True):
-            if isinstance(result, Sent):
-                verdict.sent.append((delivery, result))
-                continue
-            if isinstance(result, Unavailable) and result.scope != "part":
-                verdict.down[None if result.scope == "sink" else delivery.destination] = result.reason
-            if delivery.key_hash in failed_keys:
-                outcome: Outcome = Keep(uncertain=result.uncertain)
-            else:
-                failed_keys.add(delivery.key_hash)
-                outcome = decide(delivery.attempts, result, self._policy, random())  # noqa: S311 - jitter
-            self._note(delivery, outcome, verdict)
-
-    def _note(self, delivery: Delivery, outcome: Outcome, verdict: _Verdict) -> None:
-        match outcome:
-            case Delivered(sent):
-                verdict.sent.append((delivery, sent))
-            case Retry(delay, reason, counted, uncertain):
-                verdict.failures.append(
-                    Failure(delivery, reason, delay, counted=counted, blocks=True, uncertain=uncertain)
-                )
-            case Park(reason):
-                hold = self._policy.on_park == "hold"
-                verdict.failures.append(
-                    Failure(delivery, reason, None, counted=True, blocks=hold, uncertain=False)
-                )
-            case Expire():
-                verdict.expired.append(delivery)
-            case Keep(uncertain):
-                verdict.leave(delivery)
-                if uncertain and not delivery.uncertain:
-                    verdict.uncertain.append(delivery)
-            case _:
-                assert_never(outcome)
-
-    async def _settle(self, store: Store, lanes: Sequence[Lane], verdict: _Verdict, began: float) -> None:
+    async def _settle(self, store: Store, lanes: Sequence[Lane], verdict: Verdict, began: float) -> None:
         served = self._served
         self._breakers(verdict)
-        rows = len(verdict.sent) + len(verdict.failures) + len(verdict.expired)
+        rows = verdict.settled
         if not rows and not verdict.uncertain:
             return
         emit("pump.settling", sink=served.name, pump=self._number, rows=rows)
@@ -276,7 +222,7 @@ class Pump:
         self._unsettled = []
         return told
 
-    def _breakers(self, verdict: _Verdict) -> None:
+    def _breakers(self, verdict: Verdict) -> None:
         breakers = self._served.breakers
         if breakers.open and verdict.sent:
             for destination in {None, *(delivery.destination for delivery, _ in verdict.sent)}:
@@ -284,37 +230,25 @@ class Pump:
         for destination, reason in verdict.down.items():
             breakers.trip(destination, reason)
 
-    def _advance(
-        self, lanes: Sequence[Lane], floors: dict[int, int], batch: Batch, verdict: _Verdict
-    ) -> None:
-        tops = _tops(batch.deliveries)
+    def _advance(self, lanes: Sequence[Lane], floors: dict[int, int], batch: Batch, verdict: Verdict) -> None:
+        highest = highest_in_line(batch.deliveries)
         snapshot = batch.snapshot
         for lane in lanes:
             if lane.floor != floors[lane.number]:
                 continue  # Sent back meanwhile, by a hold that ended.
             reach = self._last_id
             if batch.full:
-                if lane.number not in tops:
+                if lane.number not in highest:
                     continue  # The batch was cut before its turn.
-                reach = min(reach, tops[lane.number])
+                reach = min(reach, highest[lane.number])
             if lane.number in verdict.left:
                 reach = min(reach, verdict.left[lane.number] - 1)
             lane.advance(reach, snapshot.xmin, snapshot.next_xid)
         self._last_id = snapshot.last_id
-        self._rewind({lane.number: lane for lane in lanes}, verdict)
-
-    @staticmethod
-    def _rewind(lanes: dict[int, Lane], verdict: _Verdict) -> None:
-        """Where a hold ended, its followers are behind the floor."""
-        for delivery, _ in verdict.sent:
-            if delivery.head:
-                lanes[delivery.lane].rewind(delivery.id)
-        for delivery in verdict.expired:
-            if delivery.head:
-                lanes[delivery.lane].rewind(delivery.id)
-        for failure in verdict.failures:
-            if failure.delivery.head and not failure.blocks:
-                lanes[failure.delivery.lane].rewind(failure.delivery.id)
+        # Where a hold ended, its followers are behind the floor.
+        mine = {lane.number: lane for lane in lanes}
+        for delivery in verdict.released():
+            mine[delivery.lane].rewind(delivery.id)
 
     def _tell_failures(self, failures: Iterable[Failure]) -> None:
         for failure in failures:
@@ -333,27 +267,6 @@ class Pump:
             "event_type": delivery.type,
             "correlation_id": json.loads(delivery.headers).get("correlation_id"),
         }
-
-
-def _by_id(delivery: Delivery) -> int:
-    return delivery.id
-
-
-def _tops(deliveries: Iterable[Delivery]) -> dict[int, int]:
-    """The highest id fetched in line, by lane; 0 where ids did not rise.
-
-    The order within a lane comes from its own ORDER BY, but nothing in SQL says that it survives the
-    joins above. Where it ever should not, a fetch that was cut tells nothing about what it left out.
-    """
-    tops: dict[int, int] = {}
-    fallen: set[int] = set()
-    for delivery in deliveries:
-        if delivery.deferred:
-            continue
-        if delivery.id < tops.get(delivery.lane, 0):
-            fallen.add(delivery.lane)
-        tops[delivery.lane] = delivery.id
-    return {lane: 0 if lane in fallen else top for lane, top in tops.items()}
 
 
 async def _pause(ending: asyncio.Event, seconds: float) -> None:

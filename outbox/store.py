@@ -15,7 +15,7 @@ from uuid import UUID
 
 import asyncpg
 
-from outbox.message import Delivery, Sent
+from outbox.message import Delivery, Failure, Sent
 from outbox.settings import Settings
 
 LOST_DATABASE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
@@ -72,18 +72,6 @@ class Batch:
     deliveries: list[Delivery]
     full: bool
     """Whether it was cut by the number of rows or bytes, so that more may be there."""
-
-
-class Failure(NamedTuple):
-    """What to record of a delivery that was not sent."""
-
-    delivery: Delivery
-    reason: str
-    delay: float | None
-    """Seconds to the retry; None parks it."""
-    counted: bool
-    blocks: bool
-    uncertain: bool
 
 
 class Statements:
