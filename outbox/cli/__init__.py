@@ -1,0 +1,85 @@
+"""The command `outbox`: the composition root, and how errors and exit codes look.
+
+Each command is a module of its own, imported when it is called, so that help is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+
+import click
+
+from outbox.errors import OutboxError, SettingsError
+
+COMMANDS = {
+    "relay": ("outbox.cli.relay:relay", "Deliver what the outbox holds, until stopped."),
+    "migrate": ("outbox.cli.migrate:migrate", "Bring the database to this version's schema."),
+    "config": ("outbox.cli.config:config", "Print the settings in force, and where each came from."),
+    "status": ("outbox.cli.look:status", "Tell per sink what is pending; exits 1 if a person should look."),
+    "stuck": ("outbox.cli.look:stuck", "List what is overdue, or parked."),
+    "show": ("outbox.cli.look:show", "Show one delivery, or all of a message."),
+    "retry": ("outbox.cli.act:retry", "Try parked or waiting deliveries again, now."),
+    "skip": ("outbox.cli.act:skip", "Give deliveries up, so that their keys go on."),
+}
+"""Where each command is, and its line in the help."""
+
+
+class Failed(click.ClickException):
+    """It could not be done: why, and what to do, without a stack trace."""
+
+    exit_code = 1
+
+
+class Mistaken(click.ClickException):
+    """A setting is wrong."""
+
+    exit_code = 2
+
+
+class Commands(click.Group):
+    """Imports a command when it is called for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names, in the order of a first use."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        found: click.Command = getattr(import_module(module), name)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List them without importing any."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run, and tell an error that was raised on purpose in its own words."""
+        try:
+            return super().invoke(ctx)
+        except SettingsError as error:
+            raise Mistaken(str(error)) from error
+        except OutboxError as error:
+            raise Failed(str(error)) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(version("outbox"), prog_name="outbox")
+def main() -> None:
+    """A transactional outbox: what a service writes to a table reaches Kafka and Redis.
+
+    Settings are OUTBOX_… variables, from the environment or the file .env here; see `outbox config`.
+
+    \b
+    Exit codes:
+      0  it is done, or all is well
+      1  it could not be done, or (status) something is stuck or parked
+      2  a setting, an argument or an option is wrong
+    """

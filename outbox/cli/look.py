@@ -1,0 +1,162 @@
+"""`outbox status`, `stuck` and `show`: what is there, and why it is not out yet."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import click
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox import operate
+from outbox.cli.output import age, as_json, duration, print_facts, print_json, print_table, settings
+from outbox.cli.selecting import ask, filters, named, names, print_deliveries
+from outbox.operate import DeliveryState, Details, Selection, Status
+
+
+@click.command()
+@as_json
+@click.pass_context
+def status(ctx: click.Context, *, as_json: bool) -> None:
+    """Tell per sink what is pending, and which relays deliver it.
+
+    Exits 1 when something is stuck or parked: a person should look (`outbox stuck`).
+
+    \b
+    pending    everything not yet done, parked ones aside
+    due        in line, to be sent now
+    held       waits behind an earlier delivery of its key
+    retrying   failed, waits for its next attempt
+    scheduled  its time has not come
+    stuck      of the pending ones: overdue for longer than OUTBOX_STUCK_AFTER_SECONDS
+    parked     given to a person: `outbox retry` or `outbox skip`
+    oldest     how long the oldest pending delivery has been due
+    """
+    found = ask(settings(), operate.status)
+    if as_json:
+        print_json(found)
+    else:
+        _print_status(found)
+    if found.needs_attention:
+        ctx.exit(1)
+
+
+def _print_status(found: Status) -> None:
+    columns = ("sink", "pending", "due", "held", "retrying", "scheduled", "stuck", "parked", "oldest")
+    counts = ([getattr(sink, name) for name in columns[:-1]] for sink in found.sinks)
+    ages = (duration(sink.oldest_seconds) for sink in found.sinks)
+    print_table(columns, ((*row, age) for row, age in zip(counts, ages, strict=True)))
+    click.echo()
+    print_table(
+        ("relay", "version", "up for", "lanes"),
+        (
+            (
+                relay.name,
+                relay.version,
+                age(relay.started_at),
+                ", ".join(f"{number} {sink}" for sink, number in sorted(relay.lanes.items())) or None,
+            )
+            for relay in found.relays
+        ),
+    )
+    if not found.relays:
+        click.echo("No relay is running. Start one: outbox relay")
+
+
+@click.command()
+@filters
+@click.option("--parked", is_flag=True, help="List the parked ones instead.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="At most so many.")
+@as_json
+def stuck(*, parked: bool, limit: int, as_json: bool, **conditions: Any) -> None:
+    """List what is overdue for longer than OUTBOX_STUCK_AFTER_SECONDS, or parked; oldest first."""
+    selection = Selection(stuck=not parked, states=("parked",) if parked else (), **conditions)
+
+    async def look(connection: AsyncConnection) -> tuple[int, list[DeliveryState]]:
+        return await operate.count(connection, selection), await operate.find(connection, selection, limit)
+
+    number, found = ask(settings(), look)
+    if as_json:
+        print_json({"rows": number, "deliveries": found})
+        return
+    what = "parked" if parked else "stuck"
+    if not found:
+        click.echo(f"Nothing is {what}.")
+        return
+    print_deliveries(found)
+    if number > len(found):
+        click.echo(f"… and {number - len(found)} more; see --limit")
+
+
+@click.command()
+@names(required=True)
+@click.option("--payload", is_flag=True, help="Print the payload too.")
+@as_json
+@click.pass_context
+def show(ctx: click.Context, *, names: Sequence[int | UUID], payload: bool, as_json: bool) -> None:
+    """Show deliveries by id, or all deliveries of a message by its message id; exits 1 if there is none."""
+    found = ask(settings(), lambda connection: operate.show(connection, named(names), payload=payload))
+    if as_json:
+        print_json([_object(details, payload=payload) for details in found])
+    for details in found if not as_json else ():
+        print_facts(_facts(details, payload=payload))
+        click.echo()
+    if not found:
+        click.echo("There is no such delivery. Done ones are pruned after OUTBOX_RETENTION.", err=True)
+        ctx.exit(1)
+
+
+def _object(details: Details, *, payload: bool) -> dict[str, Any]:
+    delivery = {name: getattr(details.delivery, name) for name in details.delivery.__slots__}
+    return {
+        **delivery,
+        "held_by": details.held_by,
+        "owner": details.owner,
+        "headers": details.headers,
+        **(_payload(details.payload) if payload else {}),
+    }
+
+
+def _payload(payload: bytes | None) -> dict[str, str | None]:
+    if payload is None:
+        return {"payload": None}
+    try:
+        return {"payload": payload.decode()}
+    except UnicodeDecodeError:
+        return {"payload_base64": base64.b64encode(payload).decode()}
+
+
+def _facts(details: Details, *, payload: bool) -> dict[str, Any]:
+    delivery = details.delivery
+    state = delivery.state
+    if details.held_by is not None:
+        state += f", behind {details.held_by}"
+    if delivery.stuck:
+        state += ", stuck"
+    if delivery.uncertain:
+        state += "; an earlier attempt may have arrived"
+    return {
+        "id": delivery.id,
+        "message": delivery.message_id,
+        "type": delivery.type,
+        "to": f"{delivery.sink}: {delivery.destination}",
+        "key": delivery.key,
+        "state": state,
+        "attempts": delivery.attempts or None,
+        "last error": delivery.last_error,
+        "written": delivery.created_at,
+        "first due": delivery.first_due_at,
+        "next try": delivery.due_at,
+        "expires": delivery.expires_at,
+        "parked": delivery.parked_at,
+        "settled": delivery.settled_at,
+        "partition": delivery.partition,
+        "offset": delivery.partition_offset,
+        "receivers": delivery.receivers,
+        "replay": delivery.replay_id,
+        "lane": f"{delivery.lane}, owned by {details.owner or 'no relay'}",
+        **{f"header {name}": value for name, value in sorted(details.headers.items())},
+        **(_payload(details.payload) if payload else {}),
+    }

@@ -1,0 +1,33 @@
+"""`outbox migrate`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from outbox import migrate as migrations
+from outbox.cli.output import as_json, print_json, settings
+from outbox.database import explained
+from outbox.schema import REVISIONS
+
+
+@click.command()
+@click.option("--sql", is_flag=True, help="Print the statements instead, without a database.")
+@as_json
+def migrate(*, sql: bool, as_json: bool) -> None:
+    """Bring the database to this version's schema; does nothing where it is there already.
+
+    The tables are the outbox's own, and so is the table of versions: a service's migrations in the
+    same database are not touched.
+    """
+    chosen = settings()
+    if sql:
+        migrations.sql(chosen, sys.stdout)
+        return
+    with explained(chosen):
+        migrations.upgrade(chosen)
+    if as_json:
+        print_json({"revision": REVISIONS[-1]})
+    else:
+        click.echo(f"The database is at {REVISIONS[-1]}.")

@@ -1,0 +1,115 @@
+"""What commands print: tables for people, JSON for programs, and warnings on stderr."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+
+from outbox.settings import Settings, read
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+as_json: Callable[[F], F] = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def settings() -> Settings:
+    """The settings in force; a variable that looks like one and is none gets a warning."""
+    reading = read()
+    for warning in reading.warnings:
+        warn(warning)
+    return reading.settings
+
+
+def warn(message: str) -> None:
+    """Say something on stderr."""
+    click.secho(f"Warning: {message}", fg="yellow", err=True)
+
+
+def print_json(value: Any) -> None:
+    """Dataclasses become objects, times RFC 3339, ids text."""
+    click.echo(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table; with colours on a terminal, else plain columns that are never cut."""
+    cells = [[cell(value) for value in row] for row in rows]
+    if sys.stdout.isatty():
+        _print_rich(columns, cells)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    for line in (columns, *cells):
+        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in cells:
+        table.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in row))
+    Console().print(table)
+
+
+_STYLES = {
+    "parked": "red",
+    "retrying": "yellow",
+    "held": "yellow",
+    "delivered": "green",
+    "default": "dim",
+}
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """Names and values, one a line; what is None is left out."""
+    known = {name: cell(value) for name, value in facts.items() if value is not None}
+    width = max(map(len, known), default=0)
+    for name, text in known.items():
+        click.echo(f"{click.style(name.ljust(width), bold=True)}  {text}")
+
+
+def cell(value: Any) -> str:
+    """A value in a table."""
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:g}"
+        case datetime():
+            return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
+        case _:
+            return str(value)
+
+
+def duration(seconds: float | None) -> str | None:
+    """Seconds as people say them: 850 ms, 12 s, 3 m 20 s, 5 h 3 m, 2 d 4 h."""
+    if seconds is None:
+        return None
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    whole = int(seconds)
+    parts = ((whole // 86_400, "d"), (whole // 3_600 % 24, "h"), (whole // 60 % 60, "m"), (whole % 60, "s"))
+    first = next(index for index, (number, _) in enumerate(parts) if number)
+    return " ".join(f"{number} {unit}" for number, unit in parts[first : first + 2] if number)
+
+
+def age(time: datetime) -> str | None:
+    """How long ago that was."""
+    return duration(max(0.0, (datetime.now(UTC) - time).total_seconds()))

@@ -1,0 +1,66 @@
+"""`outbox relay`: a relay in a process of its own, with its probes, its logs and its signals."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+
+import click
+
+from outbox.cli.output import settings
+from outbox.errors import OperatorError, SettingsError
+from outbox.logs import configure_logging
+from outbox.observe import emit
+from outbox.relay import Relay
+from outbox.settings import Settings
+
+
+@click.command()
+def relay() -> None:
+    """Deliver what the outbox holds, until stopped. Any number may run on one database.
+
+    Waits for what is down. SIGTERM or Ctrl-C: stop fetching, finish, hand the lanes over, end with 0;
+    a second one ends it at once. Logs go to stderr.
+    """
+    chosen = settings()
+    if not chosen.sink_names:
+        raise SettingsError(
+            "There is nowhere to deliver to: "
+            "set OUTBOX_KAFKA_BOOTSTRAP_SERVERS, OUTBOX_REDIS_URL or OUTBOX_SINKS"
+        )
+    _ = chosen.asyncpg_dsn  # A missing database is told before anything starts.
+    configure_logging(chosen)
+    try:
+        asyncio.run(_run(chosen))
+    except TimeoutError:
+        raise OperatorError(
+            f"Not done within OUTBOX_SHUTDOWN_GRACE_SECONDS={chosen.shutdown_grace_seconds:g}; "
+            "what was on its way is sent again by the next relay"
+        ) from None
+
+
+async def _run(settings: Settings) -> None:
+    relay = Relay(settings)
+    _stop_on_signals(relay)
+    async with AsyncExitStack() as stack:
+        try:
+            from outbox.web import serving  # an extra, which may be missing
+        except ModuleNotFoundError as error:
+            emit("http.missing", reason=f"no probes and metrics: {error}; install outbox[web]")
+        else:
+            await stack.enter_async_context(serving(relay, settings))
+        await relay.run()
+
+
+def _stop_on_signals(relay: Relay) -> None:
+    loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_DFL)  # The next one ends the process.
+        relay.stop(number.name)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
