@@ -35,7 +35,7 @@ async def connect(settings: Settings) -> AsyncIterator[AsyncConnection]:
     cannot be reached or refuses, `SchemaError` when it is not migrated.
     """
     pooled = settings.database_pooler == "transaction"
-    dsn = settings.asyncpg_dsn
+    dsn, schema = settings.asyncpg_dsn, settings.database_schema
 
     async def dial() -> asyncpg.Connection:
         # asyncpg reads the whole address, several hosts and libpq's options included.
@@ -51,7 +51,7 @@ async def connect(settings: Settings) -> AsyncIterator[AsyncConnection]:
         "postgresql+asyncpg://",
         async_creator=dial,
         poolclass=NullPool,
-        execution_options={"schema_translate_map": {None: settings.database_schema}},
+        execution_options={"schema_translate_map": {None: schema}} if schema else {},
         connect_args={"prepared_statement_name_func": lambda: f"outbox_{uuid4().hex}"} if pooled else {},
     )
     with explained(settings):

@@ -8,7 +8,6 @@ import click
 
 from outbox import migrate as migrations
 from outbox.cli.output import as_json, print_json, settings
-from outbox.database import explained
 from outbox.schema import REVISIONS
 
 
@@ -25,8 +24,7 @@ def migrate(*, sql: bool, as_json: bool) -> None:
     if sql:
         migrations.sql(chosen, sys.stdout)
         return
-    with explained(chosen):
-        migrations.upgrade(chosen)
+    migrations.upgrade(chosen)
     if as_json:
         print_json({"revision": REVISIONS[-1]})
     else:
