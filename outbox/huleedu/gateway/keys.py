@@ -1,0 +1,92 @@
+"""The public keys of a JWKS: fetched, kept for a while, and fetched again when they rotate."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+import jwt
+import structlog
+
+from outbox.huleedu.gateway.settings import GatewaySettings
+
+_log = structlog.get_logger(__name__)
+
+
+class KeysUnavailable(Exception):  # noqa: N818 (a state)
+    """The keys were never fetched yet, so nothing can be said of a token."""
+
+
+class JwksKeys:
+    """The keys at a URL or in a file, by key id.
+
+    They are fetched again when they are old (by `run`), and when a token names one that is not
+    there, but then at most once per cooldown. While they cannot be fetched the last ones count.
+    """
+
+    def __init__(self, source: str, settings: GatewaySettings) -> None:
+        self._source = source
+        self._max_age = settings.jwks_max_age_seconds
+        self._cooldown = settings.jwks_cooldown_seconds
+        self._keys: Mapping[str | None, jwt.PyJWK] = {}
+        self._asked = float("-inf")
+        self._fetching = asyncio.Lock()
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are any."""
+        return bool(self._keys)
+
+    async def run(self) -> None:
+        """Keep them fresh, for ever."""
+        while True:
+            fetched = await self._refresh()
+            await asyncio.sleep(self._max_age if fetched else self._cooldown)
+
+    async def find(self, key_id: str | None) -> jwt.PyJWK:
+        """The key with this id; a token without an id is of the only key there is."""
+        if self._pick(key_id) is None:
+            await self._refresh()
+        if not self._keys:
+            raise KeysUnavailable
+        if (key := self._pick(key_id)) is None:
+            raise jwt.InvalidTokenError("Unknown key")
+        return key
+
+    def _pick(self, key_id: str | None) -> jwt.PyJWK | None:
+        if key_id is None and len(self._keys) == 1:
+            return next(iter(self._keys.values()))
+        return self._keys.get(key_id) if isinstance(key_id, str) else None
+
+    async def _refresh(self) -> bool:
+        """Fetch them unless that was tried within the cooldown; whether it did not fail."""
+        clock = asyncio.get_running_loop().time
+        async with self._fetching:
+            if clock() - self._asked < self._cooldown:
+                return True
+            self._asked = clock()
+            try:
+                self._keys = _signing_keys(await self._fetch())
+            except (OSError, httpx.HTTPError, ValueError, jwt.PyJWTError) as error:
+                _log.warning("jwks.not_fetched", reason=f"{type(error).__name__}: {error}")
+                return False
+            _log.info("jwks.fetched", keys=len(self._keys))
+            return True
+
+    async def _fetch(self) -> str:
+        if not self._source.startswith(("https://", "http://")):
+            return await asyncio.to_thread(Path(self._source).read_text, "utf-8")
+        async with httpx.AsyncClient(timeout=5.0) as client:
+            response = await client.get(self._source)
+            return response.raise_for_status().text
+
+
+def _signing_keys(text: str) -> dict[str | None, jwt.PyJWK]:
+    document = json.loads(text)
+    if not isinstance(document, dict):
+        raise ValueError("a JWKS is a JSON object")  # noqa: TRY004 (of a document, not an argument)
+    keys = jwt.PyJWKSet.from_dict(document).keys
+    return {key.key_id: key for key in keys if key.public_key_use in (None, "sig")}

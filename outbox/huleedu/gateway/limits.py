@@ -1,0 +1,53 @@
+"""How much is allowed: a rate, and a number of connections. Pure: the caller brings the time."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from outbox.huleedu.gateway.closing import OVERLOADED, TOO_MANY, Close
+
+
+class TokenBucket:
+    """Allows `burst` at once and `rate` per second in the long run. Times are monotonic seconds."""
+
+    __slots__ = ("_burst", "_level", "_rate", "_then")
+
+    def __init__(self, rate: float, burst: int, now: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._level = float(burst)
+        self._then = now
+
+    def take(self, now: float) -> bool:
+        """Whether one more is allowed now; if so, it is counted."""
+        self._level = min(self._burst, self._level + (now - self._then) * self._rate)
+        self._then = now
+        if self._level < 1:
+            return False
+        self._level -= 1
+        return True
+
+
+class Capacity:
+    """Counts the open sockets, in all and of each user."""
+
+    def __init__(self, total: int, per_user: int) -> None:
+        self._total = total
+        self._per_user = per_user
+        self._open: Counter[str] = Counter()
+
+    def refusal(self, user: str) -> Close | None:
+        """Why this user may not open one more, if that is so."""
+        if self._open.total() >= self._total:
+            return OVERLOADED
+        return TOO_MANY if self._open[user] >= self._per_user else None
+
+    def take(self, user: str) -> None:
+        """One more is open."""
+        self._open[user] += 1
+
+    def give_back(self, user: str) -> None:
+        """One of them is gone."""
+        self._open[user] -= 1
+        if not self._open[user]:
+            del self._open[user]

@@ -1,0 +1,40 @@
+"""What the gateway counts. No user or message is ever a label."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.process_collector import ProcessCollector
+
+REGISTRY = CollectorRegistry()
+
+ProcessCollector(registry=REGISTRY)
+
+CONNECTIONS = Gauge("websocket_connections", "Open sockets.", registry=REGISTRY)
+USERS = Gauge("websocket_subscriptions", "Users with a socket here, so subscriptions.", registry=REGISTRY)
+OPENED = Counter("websocket_opened_total", "Sockets opened.", registry=REGISTRY)
+CLOSED = Counter(
+    "websocket_closed_total",
+    "Sockets closed by us with this code, or by the client (code is client).",
+    ["code"],
+    registry=REGISTRY,
+)
+REFUSED = Counter(
+    "websocket_refused_total", "Sockets closed with this code right away.", ["code"], registry=REGISTRY
+)
+RECEIVED = Counter("websocket_received_total", "Messages that Redis delivered.", registry=REGISTRY)
+SENT = Counter("websocket_sent_total", "Messages written to sockets.", registry=REGISTRY)
+REPLAYED = Counter("websocket_replayed_total", "Messages that a reconnect brought.", registry=REGISTRY)
+FOLDED = Counter(
+    "websocket_folded_total", "Messages folded into a resync_required by the rate limit.", registry=REGISTRY
+)
+RESYNCS = Counter(
+    "websocket_resyncs_total", "Sockets told resync_required, by cause.", ["cause"], registry=REGISTRY
+)
+DELAY = Histogram(
+    "websocket_send_delay_seconds",
+    "From a message's arrival from Redis to its being written to a socket.",
+    buckets=(0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5),
+    registry=REGISTRY,
+)
+REDIS_UP = Gauge("websocket_redis_up", "1 while the subscription connection lives.", registry=REGISTRY)
+REDIS_LOST = Counter("websocket_redis_lost_total", "Times that connection was lost.", registry=REGISTRY)

@@ -1,0 +1,202 @@
+"""The gateway as a whole: what it serves, how it starts, and its slow end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import signal
+import time
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Self, cast
+
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from websockets.asyncio.server import Server, ServerConnection
+from websockets.asyncio.server import serve as listen
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+from websockets.typing import Origin, Subprotocol
+
+from outbox.huleedu.gateway import metrics
+from outbox.huleedu.gateway.closing import GOING_AWAY, Close
+from outbox.huleedu.gateway.connection import Socket
+from outbox.huleedu.gateway.door import Door
+from outbox.huleedu.gateway.hub import Hub
+from outbox.huleedu.gateway.log import MessageLog
+from outbox.huleedu.gateway.session import Session
+from outbox.huleedu.gateway.settings import GatewaySettings
+from outbox.huleedu.gateway.tokens import BEARER, Tokens
+from outbox.logs import configure_logging
+
+_log = structlog.get_logger(__name__)
+
+_library_log = logging.getLogger("outbox.huleedu.gateway.websockets")
+# At level debug the library writes down every request, and tokens with it.
+_library_log.setLevel(logging.WARNING)
+
+
+class Gateway:
+    """Serves `/ws`, and for machines `/livez`, `/readyz` and `/metrics`.
+
+    `async with Gateway(settings) as gateway:` listens on `gateway.port`; at the end it closes
+    every socket with 1001, spread over `drain_seconds`.
+    """
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._tokens = Tokens(settings)
+        self._hub = Hub(settings)
+        self._message_log = MessageLog(settings)
+        self._door = Door(settings, self._tokens, self._hub, self._message_log)
+        self._work = asyncio.TaskGroup()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._server: Server
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    @property
+    def ready(self) -> bool:
+        """Whether sockets that come now hear what is published."""
+        return all(self._checks().values())
+
+    async def __aenter__(self) -> Self:
+        self._server = await self._listen()
+        await self._work.__aenter__()
+        self._tasks = [
+            self._work.create_task(self._hub.subscriber.run()),
+            self._work.create_task(self._tokens.keys.run()),
+        ]
+        _log.info("gateway.started", host=self._settings.host, port=self.port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._drain()
+        for task in self._tasks:
+            task.cancel()
+        await self._work.__aexit__(None, None, None)
+        await self._message_log.close()
+        _log.info("gateway.stopped")
+
+    async def _listen(self) -> Server:
+        settings = self._settings
+        return await listen(
+            self._handle,
+            settings.host,
+            settings.port,
+            origins=_origins(settings.allowed_origins),
+            select_subprotocol=_select_subprotocol,
+            process_request=self._answer,
+            process_response=self._receive,
+            create_connection=Socket,
+            # Notifications are small, and each compressing socket would cost some 100 KB.
+            compression=None,
+            max_size=settings.frame_bytes,
+            open_timeout=settings.open_timeout_seconds,
+            close_timeout=settings.close_timeout_seconds,
+            # We ping ourselves: the library has another close code for silence.
+            ping_interval=None,
+            server_header=None,
+            logger=_library_log,
+        )
+
+    def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
+        match request.path.partition("?")[0]:
+            case "/ws":
+                return None
+            case "/livez":
+                return connection.respond(HTTPStatus.OK, "ok\n")
+            case "/readyz":
+                return self._readiness()
+            case "/metrics":
+                return _response(HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(metrics.REGISTRY))
+            case _:
+                return connection.respond(HTTPStatus.NOT_FOUND, "not found\n")
+
+    def _checks(self) -> dict[str, bool]:
+        return {"redis": self._hub.subscriber.up, "keys": self._tokens.keys.ready}
+
+    def _readiness(self) -> Response:
+        status = HTTPStatus.OK if self.ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return _response(status, "application/json", json.dumps(self._checks()).encode())
+
+    async def _receive(self, connection: ServerConnection, request: Request, response: Response) -> None:
+        if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+            await self._door.receive(cast("Socket", connection), request)
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        socket = cast("Socket", connection)
+        match socket.admission:
+            case Session() as session:
+                await self._serve(socket, session)
+            case Close() as refusal:
+                metrics.REFUSED.labels(refusal.code).inc()
+                _log.info("websocket.refused", code=refusal.code, reason=refusal.reason)
+                await socket.shut(refusal)
+
+    async def _serve(self, socket: Socket, session: Session) -> None:
+        began = time.monotonic()
+        metrics.OPENED.inc()
+        _log.info("websocket.opened")
+        try:
+            close = await session.run()
+        finally:
+            self._door.leave(session)
+        if close is not None:
+            await socket.shut(close)
+        metrics.CLOSED.labels(close.code if close else "client").inc()
+        reason = close.reason if close else "closed by the client"
+        seconds = round(time.monotonic() - began, 3)
+        _log.info("websocket.closed", code=socket.close_code, reason=reason, seconds=seconds)
+
+    async def _drain(self) -> None:
+        self._door.closed = True
+        _log.info("gateway.draining", connections=len(self._door.sessions))
+        loop = asyncio.get_running_loop()
+        for session in self._door.sessions:
+            loop.call_later(random.uniform(0.0, self._settings.drain_seconds), session.end, GOING_AWAY)  # noqa: S311
+        self._server.close(close_connections=False)
+        await self._server.wait_closed()
+
+
+def _origins(allowed: Sequence[str]) -> list[Origin | None] | None:
+    return None if "*" in allowed else [*map(Origin, allowed), None]
+
+
+def _select_subprotocol(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    # A token stands beside it, and must not be answered.
+    return Subprotocol(BEARER) if BEARER in offered else None
+
+
+def _response(status: HTTPStatus, content_type: str, body: bytes) -> Response:
+    headers = Headers({"Content-Type": content_type, "Content-Length": str(len(body)), "Connection": "close"})
+    return Response(status, status.phrase, headers, body)
+
+
+async def serve(settings: GatewaySettings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def stopping() -> None:
+        stop.set()
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+    for number in signals:
+        loop.add_signal_handler(number, stopping)
+    async with Gateway(settings):
+        await stop.wait()
+
+
+def main(settings: GatewaySettings) -> None:
+    """Run a gateway as this process: logs to stderr, ends on SIGTERM."""
+    configure_logging(settings)
+    asyncio.run(serve(settings))

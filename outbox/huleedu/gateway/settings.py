@@ -1,0 +1,110 @@
+"""The gateway's settings: `GATEWAY_REDIS_URL`, `GATEWAY_JWT_SECRET` and so on.
+
+Durations are seconds, or a number with a unit (`500ms`, `30s`, `15m`, `12h`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Self
+
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+
+from outbox.huleedu.settings import ServiceSettings
+from outbox.settings.model import Seconds
+
+
+def _split(value: object) -> object:
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
+class GatewaySettings(ServiceSettings):
+    """All settings of one gateway process."""
+
+    prefix: ClassVar[str] = "GATEWAY_"
+
+    service_name: str = "websocket-gateway"
+    """`service.name` in the logs."""
+
+    host: str = "127.0.0.1"
+    """The address that `/ws`, `/livez`, `/readyz` and `/metrics` are served on."""
+    port: int = Field(8080, ge=0, le=65_535)
+    """Their port; 0 takes a free one."""
+    allowed_origins: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
+    """Origins whose pages may connect, separated by commas, as `https://app.example.com`; `*` is
+    all. Programs that are no browsers send no Origin and may connect in any case."""
+
+    redis_url: SecretStr
+    """`redis://[user:password@]host:port/db`, or `rediss://` for TLS."""
+    redis_timeout_seconds: Seconds = 5.0
+    """Redis counts as gone when it does not answer for this long."""
+    redis_ping_seconds: Seconds = 5.0
+    """The time between two looks whether it still answers."""
+    redis_grace_seconds: Seconds = 3.0
+    """When Redis stays away for longer, sockets are closed with 1013, so that browsers fall back."""
+
+    jwt_secret: SecretStr | None = None
+    """The secret of HS256 tokens, 32 bytes at least. Either this or `jwks`."""
+    jwks: str | None = None
+    """The keys of RS256 and ES256 tokens: an `https://` URL, or a file. Each key's own type decides
+    its algorithm."""
+    jwks_max_age_seconds: Seconds = 600.0
+    """Keys are fetched anew when they are older, so that a withdrawn key is forgotten."""
+    jwks_cooldown_seconds: Seconds = 10.0
+    """An unknown key id makes the gateway fetch them at most this often."""
+    jwt_audience: str = "huleedu-platform"
+    """The `aud` that a token must have."""
+    jwt_issuer: str = "huleedu-identity-service"
+    """The `iss` that a token must have."""
+    jwt_leeway_seconds: float = Field(0.0, ge=0, le=300)
+    """How far the clocks of issuer and gateway may differ."""
+
+    connections: int = Field(10_000, ge=1)
+    """Open sockets of this process, at the most; one more is closed with 1013."""
+    connections_per_user: int = Field(5, ge=1)
+    """Open sockets of one user in this process, at the most; one more is closed with 4429."""
+    messages_per_second: Annotated[float, Field(gt=0)] = 100.0
+    """What one user may be sent in the long run."""
+    messages_burst: int = Field(200, ge=1)
+    """What one user may be sent at once."""
+    resync_seconds: Seconds = 1.0
+    """Above the rate, everything within this time is folded into one `resync_required`. After an
+    outage of Redis these are spread over twice the time."""
+    queue_messages: int = Field(256, ge=1)
+    """Messages that wait for one socket; a reader that lags by more is closed with 1013."""
+    frame_bytes: int = Field(4_096, ge=126)
+    """The largest message a client may send; a larger one closes the socket with 1009."""
+    frames_per_second: Annotated[float, Field(gt=0)] = 10.0
+    """Frames, pings among them, that a client may send in the long run; more close it with 1008."""
+    frames_burst: int = Field(50, ge=1)
+    """Frames that a client may send at once."""
+
+    open_timeout_seconds: Seconds = 10.0
+    """How long the opening handshake may take."""
+    ping_interval_seconds: Seconds = 20.0
+    """The time between two pings to a client."""
+    ping_timeout_seconds: Seconds = 20.0
+    """A client that does not answer a ping in time is closed with 4408."""
+    close_timeout_seconds: Seconds = 5.0
+    """How long a client may take to answer a close, and a slow one to read what waits before it."""
+    drain_seconds: float = Field(5.0, ge=0)
+    """After SIGTERM sockets are closed with 1001 at random times within this long."""
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("jwt_secret")
+    @classmethod
+    def _is_long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and len(value.get_secret_value().encode()) < 32:
+            raise ValueError("must be at least 32 bytes long (RFC 7518, section 3.2)")
+        return value
+
+    @model_validator(mode="after")
+    def _has_one_kind_of_key(self) -> Self:
+        if bool(self.jwt_secret) == bool(self.jwks):
+            raise ValueError("set either GATEWAY_JWT_SECRET (HS256) or GATEWAY_JWKS (RS256, ES256)")
+        return self

@@ -1,0 +1,125 @@
+"""What the gateway's tests do: issue tokens, publish as the outbox's sink does, connect as clients."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jwt
+from redis.asyncio import Redis
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Origin, Subprotocol
+
+from outbox import new_id
+from outbox.huleedu.gateway import Gateway
+from outbox.huleedu.gateway.session import Session
+
+SECRET = "a secret of at least thirty-two bytes"
+UNLIMITED = {"messages_per_second": 1e9, "messages_burst": 10**9}
+RESYNC = {"event": "resync_required"}
+
+
+def claims(user: str = "alice", **changed: Any) -> dict[str, Any]:
+    """What a good token says, with changes; None takes a claim out."""
+    good = {
+        "sub": user,
+        "aud": "huleedu-platform",
+        "iss": "huleedu-identity-service",
+        "exp": int(time.time()) + 60,
+    }
+    return {name: value for name, value in {**good, **changed}.items() if value is not None}
+
+
+def token(user: str = "alice", **changed: Any) -> str:
+    """A token that the identity service would have signed."""
+    return jwt.encode(claims(user, **changed), SECRET, "HS256")
+
+
+def client(
+    gateway: Gateway | int,
+    bearer: str | None = None,
+    *,
+    last_message_id: str | None = None,
+    origin: str | None = None,
+    **options: Any,
+) -> connect:
+    """A connection to the gateway (or its port), to be awaited or entered."""
+    port = gateway if isinstance(gateway, int) else gateway.port
+    query = f"?last_message_id={last_message_id}" if last_message_id else ""
+    headers = {"Authorization": f"Bearer {bearer}"} if bearer is not None else {}
+    return connect(
+        f"ws://127.0.0.1:{port}/ws{query}",
+        additional_headers=headers,
+        origin=None if origin is None else Origin(origin),
+        compression=None,
+        proxy=None,
+        **options,
+    )
+
+
+def as_browser(port: int, bearer: str) -> connect:
+    """A connection made the way a browser does it, with the token as a subprotocol."""
+    return connect(
+        f"ws://127.0.0.1:{port}/ws",
+        subprotocols=[Subprotocol("bearer"), Subprotocol(bearer)],
+        origin=Origin("https://app.example.com"),
+        proxy=None,
+    )
+
+
+async def publish(redis: Redis, user: str, number: int = 0, *, log: bool = True, padding: int = 0) -> str:
+    """Publish a notification as the outbox's Redis sink does; returns its id."""
+    message_id = str(new_id())
+    body = json.dumps({"event": "test", "message_id": message_id, "n": number, "padding": "x" * padding})
+    async with redis.pipeline(transaction=True) as pipe:
+        if log:
+            stream = f"ws:{user}:log"
+            pipe.xadd(stream, {"message_id": message_id, "data": body}, maxlen=256, approximate=True)
+            pipe.expire(stream, 300)
+        pipe.publish(f"ws:{user}", body)
+        await pipe.execute()
+    return message_id
+
+
+async def receive(socket: ClientConnection, deadline: float = 5.0) -> dict[str, Any]:
+    """The next message."""
+    async with asyncio.timeout(deadline):
+        message: dict[str, Any] = json.loads(await socket.recv())
+        return message
+
+
+async def numbers(socket: ClientConnection, count: int) -> list[int]:
+    """The numbers of the next messages."""
+    return [(await receive(socket))["n"] for _ in range(count)]
+
+
+async def closing(socket: ClientConnection, deadline: float = 5.0) -> tuple[int | None, str]:
+    """Read until the gateway closes; the code and the reason."""
+    async with asyncio.timeout(deadline):
+        try:
+            while True:
+                await socket.recv()
+        except ConnectionClosed:
+            return socket.close_code, socket.close_reason or ""
+
+
+async def until(condition: Callable[[], Any], deadline: float = 10.0) -> None:
+    """Wait until something has come true."""
+    async with asyncio.timeout(deadline):
+        while not condition():  # noqa: ASYNC110 (of a condition that nobody signals)
+            await asyncio.sleep(0.01)
+
+
+def sessions(gateway: Gateway) -> set[Session]:
+    """The sockets that are being served."""
+    return gateway._door.sessions
+
+
+async def subscribers(redis: Redis, user: str) -> int:
+    """How many subscriptions Redis has for a user."""
+    [(_, count)] = await redis.pubsub_numsub(f"ws:{user}")
+    return int(count)

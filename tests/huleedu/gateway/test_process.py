@@ -1,0 +1,139 @@
+"""The gateway as a process: its end, its settings, its logs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import connect
+
+from outbox.devstack.server import free_port
+from outbox.errors import SettingsError
+from outbox.huleedu.gateway import GatewaySettings
+from tests.huleedu.gateway.support import SECRET, as_browser, client, closing, token, until
+
+PROGRAM = "from outbox.huleedu.gateway import GatewaySettings, main; main(GatewaySettings.load())"
+
+
+class Process:
+    """A gateway in a process of its own, with its log."""
+
+    def __init__(self, log: Path) -> None:
+        self.port = free_port()
+        self.log = log
+        self.process: asyncio.subprocess.Process
+
+    async def start(self, redis_url: str, **settings: str) -> None:
+        environment = {
+            "GATEWAY_PORT": str(self.port),
+            "GATEWAY_REDIS_URL": redis_url,
+            "GATEWAY_JWT_SECRET": SECRET,
+            "GATEWAY_LOG_FORMAT": "json",
+            **settings,
+        }
+        with self.log.open("wb") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", PROGRAM, env={**os.environ, **environment}, stderr=log
+            )
+        await until(lambda: '"redis.subscribed"' in self.log.read_text(), 20)
+
+    async def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return await asyncio.wait_for(self.process.wait(), 20)
+
+    def lines(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+@pytest.fixture
+async def process(tmp_path: Path) -> AsyncIterator[Process]:
+    process = Process(tmp_path / "log")
+    yield process
+    if process.process.returncode is None:
+        process.process.kill()
+        await process.process.wait()
+
+
+async def test_on_sigterm_sockets_are_closed_with_1001_spread_over_time(
+    process: Process, redis_url: str
+) -> None:
+    await process.start(redis_url, GATEWAY_DRAIN_SECONDS="1")
+
+    async def end_of(number: int) -> float:
+        async with client(process.port, token(f"user-{number}")) as socket:
+            open_sockets.release()
+            assert await closing(socket) == (1001, "the server goes away, connect again")
+            return time.monotonic()
+
+    open_sockets = asyncio.Semaphore(0)
+    async with asyncio.TaskGroup() as tasks:
+        ends = [tasks.create_task(end_of(number)) for number in range(30)]
+        for _ in ends:
+            await open_sockets.acquire()
+        began = time.monotonic()
+        assert await process.stop() == 0
+    times = [end.result() - began for end in ends]
+    assert max(times) - min(times) > 0.3
+    assert max(times) < 2
+
+
+async def test_no_token_or_payload_is_ever_logged(process: Process, redis_url: str) -> None:
+    await process.start(redis_url, GATEWAY_LOG_LEVEL="debug", GATEWAY_ALLOWED_ORIGINS="*")
+    good, bad = token("carol"), token("carol", aud="another")
+    async with AsyncExitStack() as stack:
+        for bearer in (good, bad):
+            await stack.enter_async_context(client(process.port, bearer))
+            await stack.enter_async_context(as_browser(process.port, bearer))
+            url = f"ws://127.0.0.1:{process.port}/ws?token={bearer}"
+            await stack.enter_async_context(connect(url, proxy=None))
+            with pytest.raises(Exception, match="404"):
+                await connect(url.replace("/ws", "/other"), proxy=None)
+    assert await process.stop() == 0
+    text = process.log.read_text()
+    for bearer in (good, bad):
+        for part in bearer.split("."):
+            assert part not in text
+    assert SECRET not in text
+    assert "token=" not in text
+    opened = next(line for line in process.lines() if line["event"] == "websocket.opened")
+    assert opened["user_id"] == "carol"
+    assert opened["service.name"] == "websocket-gateway"
+
+
+def test_settings_come_from_the_environment() -> None:
+    settings = GatewaySettings.load(
+        {
+            "GATEWAY_REDIS_URL": "redis://localhost",
+            "GATEWAY_JWKS": "https://id.example.com/jwks.json",
+            "GATEWAY_JWT_SECRET": "",
+            "GATEWAY_ALLOWED_ORIGINS": "https://a.example.com, https://b.example.com",
+            "GATEWAY_DRAIN_SECONDS": "2",
+            "GATEWAY_PING_INTERVAL_SECONDS": "500ms",
+        }
+    )
+    assert settings.allowed_origins == ("https://a.example.com", "https://b.example.com")
+    assert (settings.port, settings.drain_seconds, settings.ping_interval_seconds) == (8080, 2.0, 0.5)
+    assert settings.jwt_secret is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "complaint"),
+    [
+        ({}, "GATEWAY_REDIS_URL: field required"),
+        ({"GATEWAY_REDIS_URL": "http://localhost"}, "GATEWAY_REDIS_URL: must start with redis://"),
+        ({"GATEWAY_REDIS_URL": "redis://r", "GATEWAY_JWT_SECRET": "short"}, "GATEWAY_JWT_SECRET: must be at"),
+        ({"GATEWAY_REDIS_URL": "redis://r"}, "set either GATEWAY_JWT_SECRET"),
+        ({"GATEWAY_REDIS_URL": "redis://r", "GATEWAY_PORT": "high"}, "GATEWAY_PORT: input should be"),
+    ],
+)
+def test_a_wrong_setting_names_itself(environment: dict[str, str], complaint: str) -> None:
+    with pytest.raises(SettingsError, match=complaint):
+        GatewaySettings.load(environment)

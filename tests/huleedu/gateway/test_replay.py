@@ -1,0 +1,84 @@
+"""What a reconnect brings."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from redis.asyncio import Redis
+
+from outbox.huleedu.gateway import Gateway
+from tests.huleedu.gateway.support import RESYNC, client, numbers, publish, receive, token
+
+
+async def test_what_was_missed_is_replayed_once(gateway: Gateway, redis: Redis) -> None:
+    async with client(gateway, token()) as socket:
+        for number in range(3):
+            await publish(redis, "alice", number)
+        seen = [await receive(socket) for _ in range(3)]
+    for number in range(3, 200):
+        await publish(redis, "alice", number)
+    async with client(gateway, token(), last_message_id=seen[-1]["message_id"]) as socket:
+        await publish(redis, "alice", 200)
+        assert await numbers(socket, 198) == list(range(3, 201))
+
+
+async def test_nothing_missed_brings_nothing(gateway: Gateway, redis: Redis) -> None:
+    last = await publish(redis, "alice", 1)
+    async with client(gateway, token(), last_message_id=last) as socket:
+        await publish(redis, "alice", 2)
+        assert await numbers(socket, 1) == [2]
+
+
+async def test_an_id_that_is_not_in_the_log_means_resync(gateway: Gateway, redis: Redis) -> None:
+    await publish(redis, "alice", 1)
+    foreign = await publish(redis, "bob", 2)
+    for last in (foreign, "anything", "%00", "x" * 1_000):
+        async with client(gateway, token(), last_message_id=last) as socket:
+            assert await receive(socket) == RESYNC
+            await publish(redis, "alice", 3)
+            assert await numbers(socket, 1) == [3]
+
+
+async def test_an_empty_log_means_resync(gateway: Gateway) -> None:
+    async with client(gateway, token(), last_message_id="anything") as socket:
+        assert await receive(socket) == RESYNC
+
+
+async def test_a_log_that_somebody_spoilt_means_resync(gateway: Gateway, redis: Redis) -> None:
+    last = await publish(redis, "alice", 1)
+    await redis.xadd("ws:alice:log", {"foreign": "entry"})
+    async with client(gateway, token(), last_message_id=last) as socket:
+        assert await receive(socket) == RESYNC
+
+
+async def test_what_the_sink_repeated_is_replayed_once(gateway: Gateway, redis: Redis) -> None:
+    ids = [await publish(redis, "alice", number) for number in range(3)]
+    entries: Any = await redis.xrange("ws:alice:log")
+    for _, fields in entries:
+        await redis.xadd("ws:alice:log", fields)
+    async with client(gateway, token(), last_message_id=ids[0]) as socket:
+        await publish(redis, "alice", 3)
+        assert await numbers(socket, 3) == [1, 2, 3]
+
+
+async def test_reconnecting_under_load_loses_and_repeats_nothing(gateway: Gateway, redis: Redis) -> None:
+    total = 1_000
+
+    async def write() -> None:
+        for number in range(total):
+            await publish(redis, "alice", number)
+
+    async with client(gateway, token()) as socket:
+        await publish(redis, "alice", -1)
+        last = await receive(socket)
+    seen: list[int] = []
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(write())
+        while len(seen) < total:
+            async with client(gateway, token(), last_message_id=last["message_id"]) as socket:
+                for _ in range(min(25, total - len(seen))):
+                    last = await receive(socket)
+                    assert "n" in last, last
+                    seen.append(last["n"])
+    assert seen == list(range(total))
