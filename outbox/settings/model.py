@@ -108,10 +108,8 @@ class KafkaSettings(_Section):
     """The private key's password."""
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
     """How record batches are compressed."""
-    linger_ms: int = Field(0, ge=0, le=1_000)
-    """Milliseconds to wait for more records before a batch is sent."""
-    max_batch_bytes: int = Field(1_000_000, ge=1_000)
-    """The largest record batch; the broker's default limit is 1,048,588."""
+    max_batch_bytes: int = Field(1_048_588, ge=1_000, le=100_000_000)
+    """The largest record batch, and so the largest record; the default is the broker's own limit."""
     cloudevents: bool = False
     """Add CloudEvents binary-mode headers (`ce_id`, `ce_type`, …)."""
 

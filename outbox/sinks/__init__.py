@@ -1,4 +1,4 @@
-"""What a sink is: the protocol that `kafka`, `redis` and your own implement.
+"""What a sink is: the protocol that `kafka`, `redis` and your own implement, and how one is loaded.
 
 A sink knows its broker and nothing of the table. It classifies each failure (see
 `outbox.errors`); the pump decides what to do about it.
@@ -6,10 +6,16 @@ A sink knows its broker and nothing of the table. It classifies each failure (se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Protocol, cast
 
+from outbox.errors import SettingsError, Unsent
 from outbox.message import Delivery, Result
+from outbox.settings import Settings
+
+BEHIND = Unsent("an earlier delivery of its key was not sent")
+"""The result of a delivery that follows a failed one of its key."""
 
 
 class Sink(Protocol):
@@ -33,3 +39,35 @@ class Sink(Protocol):
 
     async def stop(self) -> None:
         """Disconnect, within a few seconds whatever the broker does. Safe to call twice."""
+
+
+def load(name: str, settings: Settings) -> Sink:
+    """The sink of that name, not started yet. Raises SettingsError if it cannot be had as it is set."""
+    timeout = settings.sink(name).send_timeout_seconds
+    match name:
+        case "kafka":
+            return _built_in("kafka", "KafkaSink")(settings.kafka, timeout=timeout)
+        case "redis":
+            return _built_in("redis", "RedisSink")(settings.redis, timeout=timeout)
+        case _:
+            return _own(name, settings)(settings.sink_options(name))
+
+
+def _built_in(name: str, sink: str) -> Callable[..., Sink]:
+    try:
+        return cast("Callable[..., Sink]", getattr(import_module(f"outbox.sinks.{name}"), sink))
+    except ImportError as error:
+        raise SettingsError(f"the sink {name} needs: pip install 'outbox[{name}]' ({error})") from error
+
+
+def _own(name: str, settings: Settings) -> Callable[..., Sink]:
+    path = settings.extra_sinks.get(name)
+    if path is None:
+        raise SettingsError(
+            f"there is no sink {name!r}; OUTBOX_SINKS={name}=module:Class would name its class"
+        )
+    module, _, attribute = path.partition(":")
+    try:
+        return cast("Callable[..., Sink]", getattr(import_module(module), attribute))
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"OUTBOX_SINKS={name}={path}: {error}") from error

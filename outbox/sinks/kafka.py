@@ -1,0 +1,117 @@
+"""The Kafka sink: acknowledged by all in-sync replicas, in record batches, on the Java client's partitions.
+
+It sends plainly, not idempotently: an idempotent producer fails the record batches that follow a
+refused one. So a record may arrive twice, but never out of its key's order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from aiokafka.codec import has_lz4, has_snappy, has_zstd
+from pydantic import SecretStr
+
+from outbox.errors import SettingsError, Unavailable
+from outbox.message import Delivery, Result
+from outbox.settings import KafkaSettings
+from outbox.sinks.kafka_cluster import BrokerError, Cluster
+from outbox.sinks.kafka_dispatch import Dispatch, Missing
+from outbox.sinks.kafka_records import CODECS, Format
+from outbox.sinks.kafka_sending import Sending
+from outbox.sinks.network import tls_context
+
+_START_SECONDS = 5.0
+_PATIENCE_SECONDS = 3.0
+"""How long one broker is waited for when any other could answer as well."""
+
+
+class KafkaSink:
+    """Sends to the Kafka cluster of `settings`; each send takes at most `timeout` seconds."""
+
+    def __init__(self, settings: KafkaSettings, *, timeout: float = 10.0) -> None:
+        if not settings.bootstrap_servers:
+            raise SettingsError("OUTBOX_KAFKA_BOOTSTRAP_SERVERS is not set; example: localhost:9092")
+        self._servers = settings.bootstrap_servers
+        self._timeout = timeout
+        self._options = _connection_options(settings, timeout)
+        self._format = _format(settings)
+        self._cluster: Cluster | None = None
+        self._missing: Missing = {}
+        self._turns = itertools.count()
+
+    async def start(self) -> None:
+        """Connect. Raises `Unavailable` while no broker answers, after a few seconds at the most."""
+        if self._cluster is None:
+            self._cluster = Cluster(self._servers, min(_PATIENCE_SECONDS, self._timeout), self._options)
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await self._cluster.look([])
+        except TimeoutError:
+            raise Unavailable(f"no broker answered within {_START_SECONDS:g} s") from None
+        except BrokerError as error:
+            raise Unavailable(str(error)) from None
+
+    async def send(self, deliveries: Sequence[Delivery]) -> list[Result]:
+        """Send a batch; one result per delivery."""
+        if self._cluster is None:
+            raise Unavailable("not started")
+        sending = Sending(deliveries, self._format, turn=next(self._turns))
+        deadline = time.monotonic() + self._timeout
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout), asyncio.TaskGroup() as tasks:
+                Dispatch(self._cluster, sending, tasks, self._missing, deadline).start()
+                if self._cluster.stale:
+                    tasks.create_task(self._cluster.look_again())
+        scope = "part" if sending.any_sent else "sink"
+        return sending.finish(partial(Unavailable, f"no answer within {self._timeout:g} s", scope=scope))
+
+    async def stop(self) -> None:
+        """Close all connections; a send that is under way ends, uncertain."""
+        cluster, self._cluster = self._cluster, None
+        if cluster is not None:
+            await cluster.close()
+
+
+def _format(settings: KafkaSettings) -> Format:
+    missing = {"snappy": not has_snappy(), "lz4": not has_lz4(), "zstd": not has_zstd()}
+    if missing.get(settings.compression):
+        raise SettingsError(f"OUTBOX_KAFKA_COMPRESSION={settings.compression} needs: pip install cramjam")
+    return Format(
+        codec=CODECS[settings.compression],
+        max_batch_bytes=settings.max_batch_bytes,
+        cloudevents_source=settings.client_id if settings.cloudevents else None,
+    )
+
+
+def _connection_options(settings: KafkaSettings, timeout: float) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "client_id": settings.client_id,
+        # Longer than ours, so that it is always we who give up and take back what was written.
+        "request_timeout_ms": int(timeout * 1_000) + 5_000,
+        "security_protocol": settings.security_protocol,
+    }
+    if settings.security_protocol in ("SSL", "SASL_SSL"):
+        options["ssl_context"] = tls_context(
+            "kafka",
+            ca=settings.ssl_ca_file,
+            cert=settings.ssl_cert_file,
+            key=settings.ssl_key_file,
+            password=_secret(settings.ssl_key_password),
+        )
+    if settings.security_protocol.startswith("SASL"):
+        options |= {
+            "sasl_mechanism": settings.sasl_mechanism,
+            "sasl_plain_username": settings.sasl_username,
+            "sasl_plain_password": _secret(settings.sasl_password),
+        }
+    return options
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return value.get_secret_value() if value else None

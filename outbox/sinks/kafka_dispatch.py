@@ -1,0 +1,201 @@
+"""The way of one send through the cluster: find the leaders, hand over, understand the answers.
+
+Owns what is tried again within a send and what a failure is called. The bookkeeping is `Sending`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+
+from outbox.errors import Permanent, Transient, Unavailable
+from outbox.sinks.kafka_cluster import NOBODY, BrokerError, Cluster, Link, Place, Produced
+from outbox.sinks.kafka_errors import answer
+from outbox.sinks.kafka_sending import Failure, Queue, Sending
+
+_LEADER_WAITS = (0.0, 0.1, 0.2, 0.4)
+"""Seconds before each look for a partition's new leader; an election takes about as long."""
+_CREATION_WAITS = (0.1, 0.2)
+"""The same for a topic that the broker may be making on demand."""
+_MISSING_SECONDS = 1.0
+"""A topic that could not be used is not looked for again so soon."""
+_BROKER_SHARE = 0.9
+"""How much of our time a broker may wait for its replicas, so that its answer still finds us."""
+_TOO_LARGE = ("MESSAGE_TOO_LARGE", "RECORD_LIST_TOO_LARGE")
+
+Missing = dict[str, tuple[float, Failure]]
+"""Topics that could not be used: until when nobody looks for them, and why. Outlives a send."""
+
+
+class Dispatch:
+    """Sends what is in `sending`, in tasks of a group, until every queue is empty or has failed."""
+
+    def __init__(
+        self, cluster: Cluster, sending: Sending, tasks: asyncio.TaskGroup, missing: Missing, deadline: float
+    ) -> None:
+        self._cluster = cluster
+        self._sending = sending
+        self._tasks = tasks
+        self._missing = missing
+        self._deadline = deadline
+
+    def start(self) -> None:
+        """Send to the topics that are known, and look for the others meanwhile."""
+        queues: list[Queue] = []
+        new: dict[str, Sequence[int]] = {}
+        missed: dict[str, Sequence[int]] = {}
+        for topic, rows in self._sending.by_topic().items():
+            until, failure = self._missing.get(topic, (0.0, None))
+            if topic in self._cluster.leaders:
+                queues += self._enqueue(topic, rows)
+            elif failure is None:
+                new[topic] = rows
+            elif time.monotonic() < until:
+                self._sending.give_up(rows, failure)
+            else:
+                missed[topic] = rows
+        self._hand_over(queues)
+        for topics, waits in ((new, _CREATION_WAITS), (missed, ())):
+            if topics:
+                self._tasks.create_task(self._find(topics, waits))
+
+    def _enqueue(self, topic: str, rows: Sequence[int]) -> list[Queue]:
+        return self._sending.enqueue(topic, rows, self._cluster.leaders[topic])
+
+    async def _find(self, topics: Mapping[str, Sequence[int]], waits: Sequence[float]) -> None:
+        """Look for these topics, again after each wait, and send to those that are there."""
+        try:
+            codes = await self._cluster.look(topics)
+        except BrokerError as error:
+            for rows in topics.values():
+                self._sending.give_up(rows, partial(Unavailable, str(error), scope="sink"))
+            return
+        for topic in topics.keys() - codes.keys():
+            self._missing.pop(topic, None)
+            self._hand_over(self._enqueue(topic, topics[topic]))
+        if waits and any(answer(code).blame == "leader" for code in codes.values()):
+            await asyncio.sleep(waits[0])
+            await self._find({topic: topics[topic] for topic in codes}, waits[1:])
+            return
+        for topic, code in codes.items():
+            failure = _unusable(code)
+            self._missing[topic] = (time.monotonic() + _MISSING_SECONDS, failure)
+            self._sending.give_up(topics[topic], failure)
+
+    def _hand_over(self, queues: Iterable[Queue]) -> None:
+        """Give what is queued to the partitions' leaders."""
+        by_leader: dict[int, list[Queue]] = defaultdict(list)
+        for queue in queues:
+            by_leader[self._cluster.leader(queue.topic, queue.partition)].append(queue)
+        self._seek(dict.fromkeys(by_leader.pop(NOBODY, []), "LEADER_NOT_AVAILABLE"))
+        for node, theirs in by_leader.items():
+            self._tasks.create_task(self._send_to(node, theirs))
+
+    async def _send_to(self, node: int, queues: Sequence[Queue]) -> None:
+        """Send to this broker what it leads, one record batch per partition at a time."""
+        try:
+            link = await self._cluster.link(node)
+        except BrokerError as error:
+            self._seek(dict.fromkeys(queues, str(error)))
+            return
+        while queues := [queue for queue in queues if self._sending.next_batch(queue)]:
+            if not await self._quota_allows(link, queues):
+                return
+            try:
+                answers = await self._exchange(link, queues)
+            except BrokerError as error:
+                await self._lost(queues, str(error))
+                return
+            moved = {queue: name for queue in queues if (name := self._understand(queue, answers))}
+            self._seek(moved)
+            queues = [queue for queue in queues if queue not in moved]
+
+    async def _quota_allows(self, link: Link, queues: Iterable[Queue]) -> bool:
+        """Wait until the broker reads from us again, unless that is too late for this send."""
+        seconds = link.throttled_until - time.monotonic()
+        if seconds > self._deadline - time.monotonic():
+            reason = f"over a quota of the broker, throttled for {seconds:.1f} s"
+            for queue in queues:
+                self._sending.failed(queue, partial(Unavailable, reason, scope="sink"))
+            return False
+        if seconds > 0:
+            await asyncio.sleep(seconds)
+        return True
+
+    async def _exchange(self, link: Link, queues: Iterable[Queue]) -> dict[Place, Produced]:
+        for queue in queues:
+            queue.batches[0].under_way = True
+        return await link.produce(
+            {(queue.topic, queue.partition): queue.batches[0].data for queue in queues},
+            seconds=(self._deadline - time.monotonic()) * _BROKER_SHARE,
+        )
+
+    def _understand(self, queue: Queue, answers: Mapping[Place, Produced]) -> str | None:
+        """Take note of an answer; returns the error's name if another broker leads the partition."""
+        code, offset = answers[queue.topic, queue.partition]
+        told = answer(code)
+        batch = queue.batches[0]
+        batch.under_way = False
+        batch.uncertain |= told.appended
+        match told.blame:
+            case "none":
+                self._sending.taken(queue, offset)
+            case "leader":
+                return told.name
+            case "record":
+                size = f": {len(batch.data)} bytes" if told.name in _TOO_LARGE else ""
+                self._sending.refused(queue, told.name + size)
+            case "name":
+                self._sending.failed(queue, partial(Permanent, told.name))
+            case "unknown":
+                self._sending.failed(queue, partial(Transient, told.name))
+            case scope:
+                self._sending.failed(queue, partial(Unavailable, told.name, scope=scope))
+        return None
+
+    async def _lost(self, queues: Iterable[Queue], reason: str) -> None:
+        """The connection broke while these were under way."""
+        try:
+            await self._cluster.look({queue.topic for queue in queues})
+        except BrokerError:
+            scope = "sink"
+        else:
+            scope = "part"
+        for queue in queues:
+            self._sending.failed(queue, partial(Unavailable, reason, scope=scope))
+
+    def _seek(self, moved: Mapping[Queue, str]) -> None:
+        """Find the new leaders of these, or tell why not if that was tried often enough."""
+        queues = []
+        for queue, reason in moved.items():
+            if queue.moves < len(_LEADER_WAITS):
+                queue.moves += 1
+                queues.append(queue)
+            else:
+                self._sending.failed(queue, partial(Unavailable, reason, scope="part"))
+        if queues:
+            self._tasks.create_task(self._find_leaders(queues))
+
+    async def _find_leaders(self, queues: Sequence[Queue]) -> None:
+        await asyncio.sleep(_LEADER_WAITS[max(queue.moves for queue in queues) - 1])
+        failures: dict[str, Failure] = {}
+        topics = {queue.topic for queue in queues}
+        try:
+            codes = await self._cluster.look(topics)
+            failures = {topic: _unusable(code) for topic, code in codes.items()}
+        except BrokerError as error:
+            failures = dict.fromkeys(topics, partial(Unavailable, str(error), scope="sink"))
+        for queue in queues:
+            if queue.topic in failures:
+                self._sending.failed(queue, failures[queue.topic])
+        self._hand_over([queue for queue in queues if queue.topic not in failures])
+
+
+def _unusable(code: int) -> Failure:
+    told = answer(code)
+    if told.blame == "name":
+        return partial(Permanent, told.name)
+    return partial(Unavailable, told.name, scope="destination")

@@ -1,0 +1,141 @@
+"""From deliveries to Kafka's records and record batches: the same bytes on every try.
+
+A record's headers, all UTF-8: `message_id`, `event_id` (the same value), `event_type`, those of the
+row as they are, `occurred_at`, and on a replay `replayed_at` and `replay_id`. CloudEvents' binary mode
+adds its own: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
+from pydantic_core import from_json
+
+from outbox.message import Delivery
+from outbox.sinks.murmur2 import hashed
+
+CODECS = {
+    "none": DefaultRecordBatch.CODEC_NONE,
+    "gzip": DefaultRecordBatch.CODEC_GZIP,
+    "snappy": DefaultRecordBatch.CODEC_SNAPPY,
+    "lz4": DefaultRecordBatch.CODEC_LZ4,
+    "zstd": DefaultRecordBatch.CODEC_ZSTD,
+}
+
+Header = tuple[str, bytes]
+Record = tuple[int, bytes | None, bytes | None, list[Header]]
+"""Timestamp in milliseconds, key, value, headers."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_OURS = frozenset({"message_id", "event_id", "event_type", "occurred_at", "replayed_at", "replay_id"})
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How records are written."""
+
+    codec: int = CODECS["none"]
+    max_batch_bytes: int = 1_048_588
+    cloudevents_source: str | None = None
+    """Adds CloudEvents headers; it is their `ce_source` where the row has no `source_service`."""
+
+
+class Batch:
+    """Some deliveries, by their indexes in the send, as one record batch."""
+
+    def __init__(self, codec: int, limit: int) -> None:
+        self.rows: list[int] = []
+        self.under_way = False
+        """It was handed to a connection and is not answered yet."""
+        self.uncertain = False
+        """An answer left open whether it is in the log."""
+        self._data: bytes | bytearray = b""
+        self._builder: DefaultRecordBatchBuilder | None = DefaultRecordBatchBuilder(
+            magic=2,
+            compression_type=codec,
+            is_transactional=0,
+            producer_id=-1,
+            producer_epoch=-1,
+            base_sequence=0,
+            batch_size=limit,
+        )
+
+    def append(self, row: int, record: Record) -> bool:
+        """Add a delivery unless there is no room for it. The first one always has."""
+        if self._builder is None or self._builder.append(len(self.rows), *record) is None:
+            return False
+        self.rows.append(row)
+        return True
+
+    @property
+    def size(self) -> int:
+        """Its bytes so far, not compressed."""
+        return 0 if self._builder is None else self._builder.size()
+
+    @property
+    def data(self) -> bytes | bytearray:
+        """Its bytes, compressed; nothing can be added from then on."""
+        if self._builder is not None:
+            self._data, self._builder = self._builder.build(), None
+        return self._data
+
+
+def record_of(delivery: Delivery, cloudevents_source: str | None) -> Record:
+    """The record of a delivery. Raises ValueError if the row's headers are not all strings."""
+    moment = delivery.created_at
+    written_at = occurred_at = rfc3339(moment)
+    message_id = str(delivery.message_id).encode()
+    headers = [
+        ("message_id", message_id),
+        ("event_id", message_id),
+        ("event_type", delivery.type.encode()),
+    ]
+    if delivery.headers != "{}":
+        own = from_json(delivery.headers)
+        try:
+            headers += [(name, value.encode()) for name, value in own.items() if name not in _OURS]
+        except AttributeError:
+            raise ValueError("the row's headers are not all strings") from None
+        if "occurred_at" in own:
+            occurred_at = str(own["occurred_at"])
+            moment = _parsed(occurred_at) or moment
+    headers.append(("occurred_at", occurred_at.encode()))
+    if delivery.replay_id is not None:
+        headers.append(("replayed_at", written_at.encode()))
+        headers.append(("replay_id", str(delivery.replay_id).encode()))
+    if cloudevents_source is not None:
+        headers += _cloudevents(dict(headers), cloudevents_source)
+    key = None if delivery.key is None else hashed(delivery.key)[0]
+    return max(0, (moment - _EPOCH) // _MILLISECOND), key, delivery.payload, headers
+
+
+def rfc3339(moment: datetime) -> str:
+    """The moment in UTC, with `Z`."""
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat()[:-6] + "Z"
+
+
+def _parsed(text: str) -> datetime | None:
+    """The moment, or None if that is not a date and time with an offset."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None
+
+
+def _cloudevents(headers: dict[str, bytes], source: str) -> list[Header]:
+    found = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", headers["message_id"]),
+        ("ce_type", headers["event_type"]),
+        ("ce_source", headers.get("source_service") or source.encode()),
+        ("ce_time", headers["occurred_at"]),
+    ]
+    if "content_type" in headers:
+        found.append(("content-type", headers["content_type"]))
+    return found

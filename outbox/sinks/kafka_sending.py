@@ -1,0 +1,178 @@
+"""What one send has still to do, and what became of each of its deliveries.
+
+Owns the rule that nothing of a key goes out past a failure within that key; knows no connection.
+Records wait in one queue per partition, as record batches, which a broker takes or refuses whole.
+Of a queue only the first batch is ever under way, and a refused one is halved until the record at
+fault stands alone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from outbox.errors import Permanent, SinkError
+from outbox.message import Delivery, Result, Sent
+from outbox.sinks import BEHIND
+from outbox.sinks.kafka_records import Batch, Format, Record, record_of
+from outbox.sinks.murmur2 import hashed
+
+_UNLIMITED = 2**31 - 1
+
+
+class Failure(Protocol):
+    """Makes the error of a failure."""
+
+    def __call__(self, *, uncertain: bool) -> SinkError:
+        """Make it; `uncertain` if the delivery may be in the log all the same."""
+
+
+@dataclass(slots=True, eq=False)
+class Queue:
+    """What still goes to one partition, in order."""
+
+    topic: str
+    partition: int
+    batches: deque[Batch] = field(default_factory=deque)
+    moves: int = 0
+    """How often its leader had to be looked for since it last took a batch."""
+
+
+class Sending:
+    """One send: its deliveries, what is queued of them, and their results."""
+
+    def __init__(self, deliveries: Sequence[Delivery], written: Format, *, turn: int = 0) -> None:
+        self.deliveries = deliveries
+        self.any_sent = False
+        """Whether a broker acknowledged any of them."""
+        self._format = written
+        self._turn = turn
+        self._queues: list[Queue] = []
+        self._results: list[Result | None] = [None] * len(deliveries)
+        self._failed: set[int] = set()
+
+    def by_topic(self) -> dict[str, list[int]]:
+        """The deliveries' indexes, by topic."""
+        topics: dict[str, list[int]] = defaultdict(list)
+        for row, delivery in enumerate(self.deliveries):
+            topics[delivery.destination].append(row)
+        return topics
+
+    def enqueue(self, topic: str, rows: Iterable[int], leaders: Sequence[int]) -> list[Queue]:
+        """Make records of these deliveries, and queue them by partition.
+
+        A key's partition is the Java client's. Deliveries without a key go to one partition that
+        has a leader, another one in the next turn. What cannot be a record, or is larger than a record
+        batch may be, fails here: before anything that follows it in its key is sent.
+        """
+        queues: dict[int, Queue] = {}
+        available = [partition for partition, leader in enumerate(leaders) if leader >= 0] or range(
+            len(leaders)
+        )
+        keyless = available[self._turn % len(available)]
+        for row in self._not_behind(rows):
+            delivery = self.deliveries[row]
+            key = delivery.key
+            partition = keyless if key is None else hashed(key)[1] % len(leaders)
+            queue = queues.get(partition)
+            if queue is None:
+                queue = queues[partition] = Queue(topic, partition)
+            try:
+                record = record_of(delivery, self._format.cloudevents_source)
+            except ValueError as error:
+                self._fail(row, Permanent(str(error)))
+                continue
+            if not (queue.batches and queue.batches[-1].append(row, record)):
+                self._start_batch(queue, row, record)
+        self._queues += queues.values()
+        return list(queues.values())
+
+    def next_batch(self, queue: Queue) -> Batch | None:
+        """The batch to send next, without what is behind a failure by now; None if all is done."""
+        while queue.batches:
+            batch = queue.batches[0]
+            rows = list(self._not_behind(batch.rows))
+            if len(rows) == len(batch.rows):
+                return batch
+            queue.batches.popleft()
+            if rows:
+                queue.batches.appendleft(self._batch_of(rows))
+        return None
+
+    def taken(self, queue: Queue, offset: int) -> None:
+        """The broker has the first batch, from this offset on."""
+        batch = queue.batches.popleft()
+        queue.moves = 0
+        self.any_sent = True
+        for row in batch.rows:
+            self._results[row] = Sent(queue.partition, offset)
+            offset += 1
+
+    def refused(self, queue: Queue, reason: str) -> None:
+        """The broker took nothing of the first batch, for the sake of one of its records."""
+        batch = queue.batches.popleft()
+        if len(batch.rows) == 1:
+            self._fail(batch.rows[0], Permanent(reason, uncertain=batch.uncertain))
+            return
+        middle = len(batch.rows) // 2
+        for rows in (batch.rows[middle:], batch.rows[:middle]):
+            half = self._batch_of(rows)
+            half.uncertain = batch.uncertain
+            queue.batches.appendleft(half)
+
+    def failed(self, queue: Queue, failure: Failure) -> None:
+        """Nothing more goes to this partition in this send."""
+        certain = failure(uncertain=False)
+        for batch in queue.batches:
+            uncertain = batch.under_way or batch.uncertain
+            error = failure(uncertain=True) if uncertain else certain
+            for row in batch.rows:
+                self._fail(row, error)
+        queue.batches.clear()
+
+    def give_up(self, rows: Iterable[int], failure: Failure) -> None:
+        """These were not queued and will not be."""
+        error = failure(uncertain=False)
+        for row in rows:
+            self._fail(row, error)
+
+    def finish(self, failure: Failure) -> list[Result]:
+        """It is over: the results, with this failure for whatever has none yet."""
+        for queue in self._queues:
+            self.failed(queue, failure)
+        self.give_up((row for row, result in enumerate(self._results) if result is None), failure)
+        return [result for result in self._results if result is not None]
+
+    def _not_behind(self, rows: Iterable[int]) -> Iterator[int]:
+        """Those with no failure before them in their key; the others get their result."""
+        failed = self._failed
+        for row in rows:
+            if failed and self.deliveries[row].key_hash in failed:
+                self._results[row] = BEHIND
+            else:
+                yield row
+
+    def _start_batch(self, queue: Queue, row: int, record: Record) -> None:
+        limit = self._format.max_batch_bytes
+        batch = Batch(self._format.codec, limit)
+        batch.append(row, record)
+        if batch.size > limit and (size := len(batch.data)) > limit:
+            reason = f"its record batch of {size} bytes is over OUTBOX_KAFKA_MAX_BATCH_BYTES={limit}"
+            self._fail(row, Permanent(reason))
+        else:
+            queue.batches.append(batch)
+
+    def _batch_of(self, rows: Iterable[int]) -> Batch:
+        batch = Batch(self._format.codec, _UNLIMITED)
+        for row in rows:
+            batch.append(row, record_of(self.deliveries[row], self._format.cloudevents_source))
+        return batch
+
+    def _fail(self, row: int, error: SinkError) -> None:
+        key = self.deliveries[row].key_hash
+        if key in self._failed and not error.uncertain:
+            error = BEHIND
+        self._failed.add(key)
+        self._results[row] = error

@@ -1,0 +1,155 @@
+"""The Redis sink: each batch in one transaction, published and, on demand, kept in a log.
+
+A delivery's payload is published on the channel that is its destination; zero receivers is success.
+With `OUTBOX_REDIS_STREAM` it is appended to the capped stream `<channel>:log` first, as an entry with
+the fields `message_id` and `data` (the payload): who subscribes and then reads the log misses nothing.
+
+The user needs the rights `+multi +exec +ping +publish` and `&<channel>`; for the stream also `+xadd
++expire` and `~<channel>:log`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from typing import Any
+
+from hiredis import pack_command
+from redis.asyncio import Connection, ConnectionPool
+from redis.exceptions import RedisError, ResponseError
+
+from outbox.errors import SettingsError, Unavailable
+from outbox.message import Delivery, Result
+from outbox.settings import RedisSettings
+from outbox.sinks.network import said, tls_context, withdraw
+from outbox.sinks.redis_replies import Command, results_of, told, without_payload
+
+_CONNECT_SECONDS = 3.0
+_STOP_SECONDS = 2.0
+
+
+class RedisSink:
+    """Sends to the Redis (or Valkey) of `settings`; a send takes at most `timeout` seconds."""
+
+    def __init__(self, settings: RedisSettings, *, timeout: float = 10.0) -> None:
+        self._stream = settings.stream
+        self._max_length = settings.stream_max_length
+        self._ttl = settings.stream_ttl_seconds
+        self._timeout = timeout
+        self._pool = _pool(settings, timeout)
+        self._under_way: set[asyncio.WriteTransport] = set()
+
+    async def start(self) -> None:
+        """Connect. Raises `Unavailable` while the server does not answer, after a few seconds at most."""
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS), self._connection() as connection:
+                (answer,) = await self._exchange(connection, [_pack("PING")])
+        except TimeoutError:
+            raise Unavailable(f"no answer within {_CONNECT_SECONDS:g} s") from None
+        except (RedisError, OSError) as error:
+            raise Unavailable(said(error)) from None
+        if isinstance(answer, ResponseError):
+            raise Unavailable(told(answer))
+
+    async def send(self, deliveries: Sequence[Delivery]) -> list[Result]:
+        """Send a batch; one result per delivery."""
+        results = without_payload(deliveries)
+        reason, under_way = "", False
+        try:
+            async with asyncio.timeout(self._timeout):
+                while rows := [row for row in range(len(deliveries)) if row not in results]:
+                    commands = list(self._commands(rows, deliveries))
+                    async with self._connection() as connection:
+                        under_way = True
+                        replies = await self._exchange(
+                            connection, [_pack("MULTI"), *(packed for _, packed in commands), _pack("EXEC")]
+                        )
+                        under_way = False
+                    results |= results_of(commands, replies, deliveries)
+        except TimeoutError:
+            reason = f"no answer within {self._timeout:g} s"
+        except (RedisError, OSError) as error:
+            reason = said(error)
+        down = Unavailable(reason, uncertain=under_way)
+        return [results.get(row, down) for row in range(len(deliveries))]
+
+    async def stop(self) -> None:
+        """Close all connections; a send that is under way ends, uncertain."""
+        for transport in self._under_way:
+            withdraw(transport)
+        with contextlib.suppress(RedisError, OSError):
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self._pool.disconnect()
+
+    def _commands(self, rows: Iterable[int], deliveries: Sequence[Delivery]) -> Iterator[Command]:
+        logs: set[str] = set()
+        for row in rows:
+            delivery = deliveries[row]
+            channel, payload = delivery.destination, delivery.payload or b""
+            if self._stream:
+                log = f"{channel}:log"
+                entry = ("message_id", str(delivery.message_id), "data", payload)
+                yield row, _pack("XADD", log, "MAXLEN", "~", self._max_length, "*", *entry)
+                if log not in logs:
+                    logs.add(log)
+                    yield row, _pack("EXPIRE", log, self._ttl)
+            yield row, _pack("PUBLISH", channel, payload)
+
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        connection: Connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+        try:
+            yield connection
+        finally:
+            await self._pool.release(connection)
+
+    async def _exchange(self, connection: Connection, commands: Sequence[bytes]) -> list[Any]:
+        """The reply to each command, errors among them.
+
+        Whenever this does not return, what was not sent yet never will be.
+        """
+        transport = connection._writer.transport  # type: ignore[union-attr]  # noqa: SLF001
+        self._under_way.add(transport)
+        try:
+            await connection.send_packed_command(b"".join(commands), check_health=False)
+            return [await _reply(connection) for _ in commands]
+        except BaseException:
+            withdraw(transport)
+            raise
+        finally:
+            self._under_way.discard(transport)
+
+
+async def _reply(connection: Connection) -> Any:
+    try:
+        return await connection.read_response(disable_decoding=True)
+    except ResponseError as error:
+        return error
+
+
+def _pack(*words: str | bytes | int) -> bytes:
+    return bytes(pack_command(words))  # type: ignore[arg-type]  # its stub knows commands of one word only
+
+
+def _pool(settings: RedisSettings, timeout: float) -> ConnectionPool:
+    if settings.url is None:
+        raise SettingsError("OUTBOX_REDIS_URL is not set; example: redis://localhost:6379/0")
+    options: dict[str, Any] = {
+        "protocol": 2,
+        "socket_timeout": None,  # The time of a send is ours to keep.
+        "socket_connect_timeout": min(_CONNECT_SECONDS, timeout),
+    }
+    url = settings.url.get_secret_value()
+    if url.startswith("rediss://"):
+        ca, cert, key = settings.ssl_ca_file, settings.ssl_cert_file, settings.ssl_key_file
+        tls_context("redis", ca=ca, cert=cert, key=key)  # says what is wrong with the files
+        options |= {"ssl_ca_certs": ca, "ssl_certfile": cert, "ssl_keyfile": key, "ssl_check_hostname": True}
+    elif settings.ssl_ca_file or settings.ssl_cert_file:
+        raise SettingsError(
+            "OUTBOX_REDIS_SSL_… is for TLS, and OUTBOX_REDIS_URL does not start with rediss://"
+        )
+    try:
+        return ConnectionPool.from_url(url, **options)
+    except ValueError as error:
+        raise SettingsError(f"OUTBOX_REDIS_URL: {error}") from None

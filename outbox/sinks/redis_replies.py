@@ -1,0 +1,110 @@
+"""What Redis' replies to a transaction mean for the deliveries in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import (
+    AskError,
+    ClusterCrossSlotError,
+    ClusterError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
+
+from outbox.errors import Permanent, SinkError, Transient, Unavailable
+from outbox.message import Delivery, Result, Sent
+from outbox.sinks import BEHIND
+from outbox.sinks.network import said
+
+Command = tuple[int, bytes]
+"""A row's index and a command for it, packed; a row's last command publishes it."""
+
+_TOMBSTONE = Permanent("a tombstone: nothing can be published without a payload")
+
+_SERVER_DOWN = (
+    AskError,
+    ClusterCrossSlotError,
+    ClusterError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+)
+_SERVER_DOWN_CODES = ("BUSY", "MISCONF", "NOREPLICAS")  # redis-py has no class for these
+
+
+def without_payload(deliveries: Sequence[Delivery]) -> dict[int, Result]:
+    """The results of those that cannot be published, and of those behind them in their keys."""
+    if all(delivery.payload is not None for delivery in deliveries):
+        return {}
+    results: dict[int, Result] = {}
+    failed: set[int] = set()
+    for row, delivery in enumerate(deliveries):
+        if delivery.key_hash in failed:
+            results[row] = BEHIND
+        elif delivery.payload is None:
+            results[row] = _TOMBSTONE
+            failed.add(delivery.key_hash)
+    return results
+
+
+def results_of(
+    commands: Sequence[Command], replies: Sequence[Any], deliveries: Sequence[Delivery]
+) -> dict[int, Result]:
+    """What became of the rows; those it says nothing of can be sent again without the others."""
+    rows = {row for row, _ in commands}
+    begun, *queued, executed = replies
+    if isinstance(begun, ResponseError):
+        # What came after it was no transaction, and may have been done.
+        return dict.fromkeys(rows, Unavailable(told(begun), uncertain=True))
+    if not isinstance(executed, ResponseError):
+        return _each(commands, executed)
+    # Nothing was done: leave out the destinations that were refused, if it was only those.
+    refused = {
+        row: reply
+        for (row, _), reply in zip(commands, queued, strict=True)
+        if isinstance(reply, ResponseError)
+    }
+    for error in refused.values() or (executed,):
+        if not _is_about_a_destination(error):
+            return dict.fromkeys(rows, _failure(error))
+    destinations = {deliveries[row].destination: error for row, error in refused.items()}
+    return {
+        row: Unavailable(told(destinations[destination]), scope="destination")
+        for row in rows
+        if (destination := deliveries[row].destination) in destinations
+    }
+
+
+def _each(commands: Sequence[Command], replies: Sequence[Any]) -> dict[int, Result]:
+    """What became of each row once the transaction was carried out."""
+    results: dict[int, Result] = {}
+    errors: dict[int, Result] = {}
+    for (row, _), reply in zip(commands, replies, strict=True):
+        if not isinstance(reply, ResponseError):
+            results[row] = Sent(receivers=reply)
+        elif str(reply).startswith("WRONGTYPE"):
+            # Something else has the name of the channel's log. It was published all the same.
+            errors[row] = Unavailable(told(reply), scope="destination", uncertain=True)
+        else:
+            errors[row] = Transient(told(reply), uncertain=True)
+    return results | errors
+
+
+def _is_about_a_destination(error: ResponseError) -> bool:
+    return isinstance(error, NoPermissionError) and "permissions to access" in str(error)
+
+
+def _failure(error: ResponseError) -> SinkError:
+    down = isinstance(error, _SERVER_DOWN) or str(error).startswith(_SERVER_DOWN_CODES)
+    return Unavailable(told(error)) if down else Transient(told(error))
+
+
+def told(error: ResponseError) -> str:
+    """What the server says, without what it repeats of the command."""
+    text = str(error) if type(error) is ResponseError else said(error)
+    return text.partition(", with args")[0]
