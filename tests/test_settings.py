@@ -47,7 +47,7 @@ def test_sections_and_sinks() -> None:
     settings = loaded(
         DATABASE_URL="postgresql://db/x",
         KAFKA_BOOTSTRAP_SERVERS="kafka:9092",
-        KAFKA_LINGER_MS="5",
+        KAFKA_CLIENT_ID="els",
         REDIS_URL="redis://redis",
         REDIS_STREAM="true",
         MAX_RETRIES="3",
@@ -59,7 +59,7 @@ def test_sections_and_sinks() -> None:
     )
     assert settings.sink_names == ("kafka", "redis", "webhook")
     assert settings.known_sinks == ("kafka", "redis", "webhook")
-    assert settings.kafka == KafkaSettings(bootstrap_servers="kafka:9092", linger_ms=5)
+    assert settings.kafka == KafkaSettings(bootstrap_servers="kafka:9092", client_id="els")
     assert settings.redis.stream is True
     assert settings.sink("kafka") == SinkSettings(max_retries=3)
     assert settings.sink("redis") == SinkSettings(max_retries=4, on_park="hold")
@@ -115,7 +115,7 @@ def test_a_number_of_seconds_reads_as_itself(seconds: float) -> None:
         ({"RETENTION": "0"}, "OUTBOX_RETENTION=0: input should be greater than 0"),
         ({"REDIS_MAX_RETRIES": "0"}, "OUTBOX_REDIS_MAX_RETRIES=0: input should be greater than"),
         ({"MAX_RETRIES": "0"}, "OUTBOX_MAX_RETRIES=0: input should be greater than"),
-        ({"KAFKA_LINGER_MS": "-1"}, "OUTBOX_KAFKA_LINGER_MS=-1: input should be greater than"),
+        ({"KAFKA_MAX_BATCH_BYTES": "1"}, "OUTBOX_KAFKA_MAX_BATCH_BYTES=1: input should be greater than"),
         ({"DATABASE_URL": "mysql://u:geheim@h/d"}, "OUTBOX_DATABASE_URL=mysql://u:***@h/d: must look like"),
         ({"REDIS_URL": "geheim"}, "OUTBOX_REDIS_URL=***: must start with redis://"),
         ({"SINKS": "Mine=m:C"}, "OUTBOX_SINKS=Mine=m:C: 'Mine=m:C' is not name=module:Class"),
