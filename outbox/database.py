@@ -81,6 +81,5 @@ def _translated(error: asyncpg.PostgresError | DBAPIError, where: str) -> Operat
     if code in ("42P01", "3F000", "42703"):
         return SchemaError(f"The database at {where} is not migrated ({said}). Run: outbox migrate")
     remedy = _REMEDIES.get(code) or _REMEDIES.get(code[:2])
-    return OperatorError(
-        f"The database at {where} refuses: {said}" + (f". Remedy: {remedy}" if remedy else "")
-    )
+    advice = f"; {remedy}" if remedy else ""
+    return OperatorError(f"The database at {where} refuses: {said}{advice}")
