@@ -6,6 +6,7 @@
     ├── MessageError           a message cannot be written as it is (also a ValueError)
     │   └── ConflictError      its message_id was already written there with other content
     ├── OperatorError          an operator asked for what cannot be done
+    ├── DevstackError          a local server cannot be had or does not start
     └── SinkError              a send did not succeed
         ├── Unavailable        the sink, a destination or a part of it is down: no attempt counted
         ├── Transient          this delivery failed now: attempt counted, tried again
@@ -40,6 +41,10 @@ class ConflictError(MessageError):
 
 class OperatorError(OutboxError):
     """An operator asked for what cannot be done."""
+
+
+class DevstackError(OutboxError):
+    """A local server cannot be had or does not start; the message says why and how to go on."""
 
 
 class SinkError(OutboxError):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from outbox.devstack.kafka import Kafka
 from outbox.devstack.postgres import Postgres
-from outbox.devstack.server import DevstackError, Server
+from outbox.devstack.server import Server
+from outbox.devstack.stack import Stack, running_stack
 from outbox.devstack.valkey import Valkey
 
-__all__ = ["DevstackError", "Kafka", "Postgres", "Server", "Valkey"]
+__all__ = ["Kafka", "Postgres", "Server", "Stack", "Valkey", "running_stack"]

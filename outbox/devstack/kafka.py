@@ -17,7 +17,8 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
 from outbox.devstack.jars import kafka_jars
-from outbox.devstack.server import HOST, DevstackError, Server, free_port, wheel_files
+from outbox.devstack.server import HOST, Server, free_port, wheel_files
+from outbox.errors import DevstackError
 
 OLDEST_JAVA = 17
 CLUSTER_ID = "b3V0Ym94LWRldnN0YWNrMA"  # any 16 bytes in base64
@@ -54,22 +55,14 @@ class Kafka(Server):
         """Its address for bootstrapping, `host:port`."""
         return f"{HOST}:{self.port}"
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         """Fetch the jars and format the log directory, each if it is not there yet."""
-        self._java, self._jars = find_java(), kafka_jars(self._report)
+        self._java = await asyncio.to_thread(find_java)
+        self._jars = await kafka_jars(self._report)
         lines = [f"{name}={value}\n" for name, value in self._all_properties().items()]
         self._file.write_text("".join(lines))
-        if (self._logs / "meta.properties").exists():
-            return
-        format_logs = ["format", "--cluster-id", CLUSTER_ID, "--config", str(self._file)]
-        made = subprocess.run(  # noqa: S603
-            self._run("-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", *format_logs),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if made.returncode != 0:
-            raise DevstackError(f"Kafka's format failed: {(made.stderr or made.stdout).strip()}")
+        if not (self._logs / "meta.properties").exists():
+            await asyncio.to_thread(self._format)
 
     def command(self) -> list[str]:
         """The broker's command line."""
@@ -87,6 +80,17 @@ class Kafka(Server):
             return False
         finally:
             await client.close()
+
+    def _format(self) -> None:
+        format_logs = ["format", "--cluster-id", CLUSTER_ID, "--config", str(self._file)]
+        made = subprocess.run(  # noqa: S603
+            self._run("-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", *format_logs),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode != 0:
+            raise DevstackError(f"Kafka's format failed: {(made.stderr or made.stdout).strip()}")
 
     @property
     def _file(self) -> Path:

@@ -6,6 +6,7 @@ Clients come over loopback TCP with a random password.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import re
@@ -19,7 +20,8 @@ from pathlib import Path
 
 import asyncpg
 
-from outbox.devstack.server import HOST, DevstackError, Server, wheel_files
+from outbox.devstack.server import HOST, Server, wheel_files
+from outbox.errors import DevstackError
 
 OLDEST_MAJOR = 14
 
@@ -56,8 +58,35 @@ class Postgres(Server):
         """Who it runs as if we are root."""
         return unprivileged_user() if os.geteuid() == 0 else None
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         """Make the cluster, if there is none yet."""
+        await asyncio.to_thread(self._prepare)
+
+    def command(self) -> list[str]:
+        """The server's command line."""
+        settings = {
+            "listen_addresses": HOST,
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "max_connections": "200",
+            "timezone": "UTC",
+            # In the data directory, so that a killed one leaves nothing in /dev/shm.
+            "dynamic_shared_memory_type": "mmap",
+            **self.settings,
+        }
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        return [str(self.binaries / "postgres"), "-D", str(self._data), *options]
+
+    async def answers(self) -> bool:
+        """Whether it takes connections."""
+        try:
+            connection = await asyncpg.connect(self.url)
+        except asyncpg.CannotConnectNowError:
+            return False
+        await connection.close()
+        return True
+
+    def _prepare(self) -> None:
         self._bring_within_reach()
         if (self._data / "PG_VERSION").exists():
             return
@@ -73,28 +102,6 @@ class Postgres(Server):
         if made.returncode != 0:
             shutil.rmtree(self._data, ignore_errors=True)
             raise DevstackError(f"initdb failed as user {self.user or 'ours'}: {made.stderr.strip()}")
-
-    def command(self) -> list[str]:
-        """The server's command line."""
-        settings = {
-            "listen_addresses": HOST,
-            "port": str(self.port),
-            "unix_socket_directories": "",
-            "max_connections": "200",
-            "timezone": "UTC",
-            **self.settings,
-        }
-        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        return [str(self.binaries / "postgres"), "-D", str(self._data), *options]
-
-    async def answers(self) -> bool:
-        """Whether it takes connections."""
-        try:
-            connection = await asyncpg.connect(self.url)
-        except asyncpg.CannotConnectNowError:
-            return False
-        await connection.close()
-        return True
 
     @property
     def _data(self) -> Path:

@@ -20,13 +20,9 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from outbox.devstack.process import GuardedProcess, Program
-from outbox.errors import OutboxError
+from outbox.errors import DevstackError
 
 HOST = "127.0.0.1"
-
-
-class DevstackError(OutboxError):
-    """A local server cannot be had or does not start; the message says why and how to go on."""
 
 
 class Server(ABC):
@@ -50,8 +46,8 @@ class Server(ABC):
     def url(self) -> str:
         """Where clients find it."""
 
-    def prepare(self) -> None:  # noqa: B027
-        """Make the data directory ready, if it is not yet. Blocks."""
+    async def prepare(self) -> None:  # noqa: B027
+        """Make the data directory ready, if it is not yet."""
 
     @abstractmethod
     def command(self) -> list[str]:
@@ -92,7 +88,7 @@ class Server(ABC):
     async def start(self, timeout: float = 60.0) -> None:  # noqa: ASYNC109
         """Start it and wait until it answers, at most `timeout` seconds."""
         self.home.mkdir(parents=True, exist_ok=True)
-        await asyncio.to_thread(self.prepare)
+        await self.prepare()
         self._process = GuardedProcess(
             Program(
                 command=self.command(),
@@ -103,11 +99,11 @@ class Server(ABC):
                 remove=self.home if self.temporary else None,
             )
         )
-        deadline = time.monotonic() + timeout
-        while not await self._answers():
-            if not self.running or time.monotonic() > deadline:
-                raise DevstackError(f"{self.name} did not start: {self._last_words()}")
-            await asyncio.sleep(0.02)
+        try:
+            await self._until_it_answers(time.monotonic() + timeout)
+        except BaseException:
+            await self.stop(grace=3.0)
+            raise
 
     async def stop(self, grace: float = 20.0) -> None:
         """End it in good order, or by force after `grace` seconds. Safe to call twice."""
@@ -138,6 +134,12 @@ class Server(ABC):
         """SIGCONT."""
         if self._process is not None:
             self._process.signal(signal.SIGCONT)
+
+    async def _until_it_answers(self, deadline: float) -> None:
+        while not await self._answers():
+            if not self.running or time.monotonic() > deadline:
+                raise DevstackError(f"{self.name} did not start: {self._last_words()}")
+            await asyncio.sleep(0.02)
 
     async def _answers(self) -> bool:
         try:

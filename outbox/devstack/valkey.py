@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 
-from outbox.devstack.server import HOST, DevstackError, Server, wheel_files
+from outbox.devstack.server import HOST, Server, wheel_files
+from outbox.errors import DevstackError
 
 
 class Valkey(Server):

@@ -17,6 +17,8 @@ from uuid import uuid4
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 
+from tests.support.waiting import until
+
 
 class Record(NamedTuple):
     """One record as a consumer gets it."""
@@ -57,7 +59,7 @@ class Topics:
             topic.replica_assignment = replicas
         await _all(self._admin.create_topics([topic]))
         # The controller knows it; wait until the brokers do.
-        await asyncio.to_thread(self._await_leaders, topic.topic)
+        await until(lambda: self._is_led(topic.topic))
         return topic.topic
 
     async def configure(self, topic: str, **config: str | int) -> None:
@@ -73,6 +75,11 @@ class Topics:
         """Delete a topic."""
         await _all(self._admin.delete_topics([topic]))
 
+    async def leaders(self, topic: str) -> dict[int, int]:
+        """Which node leads each partition; -1 while none does."""
+        found = await asyncio.to_thread(self._admin.list_topics, topic, timeout=10.0)
+        return {number: part.leader for number, part in found.topics[topic].partitions.items()}
+
     async def read(self, topic: str, count: int | None = None, *, deadline: float = 30.0) -> list[Record]:
         """What the topic holds from its beginning, in the order it came, each partition in its order.
 
@@ -85,11 +92,8 @@ class Topics:
     def _admin(self) -> AdminClient:
         return AdminClient({"bootstrap.servers": self.bootstrap})
 
-    def _await_leaders(self, topic: str) -> None:
-        deadline = time.monotonic() + 30.0
-        while not _has_leaders(self._admin, topic):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"topic {topic} has no leaders")
+    async def _is_led(self, topic: str) -> bool:
+        return min((await self.leaders(topic)).values(), default=-1) >= 0
 
     def _read(self, topic: str, count: int | None, deadline: float) -> list[Record]:
         settings = {
@@ -134,11 +138,6 @@ def _record(message: Message) -> Record:
 
 def _bytes(value: str | bytes | None) -> bytes | None:
     return value.encode() if isinstance(value, str) else value
-
-
-def _has_leaders(admin: AdminClient, topic: str) -> bool:
-    found = admin.list_topics(topic, timeout=10.0).topics[topic]
-    return found.error is None and all(part.leader >= 0 for part in found.partitions.values())
 
 
 def _dotted(config: dict[str, str | int]) -> dict[str, str]:

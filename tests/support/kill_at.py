@@ -7,7 +7,6 @@ import signal
 import sys
 
 from outbox.cli import main
-
 from outbox.observe import Event, subscribe
 
 

@@ -40,7 +40,7 @@ class PgBouncer(Server):
     def _file(self) -> Path:
         return self.home / "pgbouncer.ini"
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         users = self.home / "users.txt"
         users.write_text(f'"{self._behind.username}" "{self._behind.password}"\n')
         self._file.write_text(

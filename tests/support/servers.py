@@ -24,8 +24,9 @@ from testcontainers.community.postgres import PostgresContainer
 from testcontainers.community.redis import RedisContainer
 from testcontainers.core.container import DockerContainer
 
-from outbox.devstack import DevstackError, Kafka, Postgres, Server, Valkey
+from outbox.devstack import Kafka, Postgres, Server, Valkey
 from outbox.devstack.postgres import system_binaries, version_of, wheel_binaries
+from outbox.errors import DevstackError
 
 POSTGRES_SETTINGS = {
     # Safe when the server crashes, though not when the machine does.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 from sqlalchemy import text
@@ -13,6 +13,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 
 from outbox.settings import Settings
+from tests.support.waiting import until
 
 
 @asynccontextmanager
@@ -26,17 +27,25 @@ async def engine(url: str, **options: Any) -> AsyncIterator[AsyncEngine]:
 
 
 @asynccontextmanager
-async def connection(
-    url: str, *, user: str | None = None, **options: Any
-) -> AsyncIterator[asyncpg.Connection]:
-    """A plain connection; as another role with `user`."""
-    if user is not None:
-        url = make_url(url).set(username=user).render_as_string(hide_password=False)
+async def connection(url: str, **options: Any) -> AsyncIterator[asyncpg.Connection]:
+    """A plain connection."""
     made = await asyncpg.connect(url, **options)
     try:
         yield made
     finally:
         await made.close()
+
+
+@asynccontextmanager
+async def role(url: str) -> AsyncIterator[tuple[str, str]]:
+    """A new role without rights: its name, and the URL as which it connects. Dropped with what it was granted."""
+    name = f"role_{uuid4().hex[:12]}"
+    async with connection(url) as owner:
+        await owner.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'x'")
+        try:
+            yield name, make_url(url).set(username=name, password="x").render_as_string(hide_password=False)
+        finally:
+            await owner.execute(f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}")
 
 
 async def pid_of(session: AsyncSession | AsyncConnection) -> int:
@@ -53,10 +62,3 @@ async def blocked(observer: asyncpg.Connection, pid: int) -> None:
         return found
 
     await until(waits)
-
-
-async def until(condition: Callable[[], Awaitable[bool]], *, deadline: float = 10.0) -> None:
-    """Return once the condition holds; TimeoutError after `deadline` seconds."""
-    async with asyncio.timeout(deadline):
-        while not await condition():  # noqa: ASYNC110 - a database has no event to wait on
-            await asyncio.sleep(0.005)
