@@ -81,7 +81,7 @@ class Stall:
     """For how long each sink has had something to send, and nothing was settled.
 
     Counted from when it was first seen, so that what was held for an hour is no stall the moment it
-    is released.
+    is released; and no longer than anything has been due, in case nobody looked for a while.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -90,12 +90,13 @@ class Stall:
 
     def seconds(self, sink: SinkHealth, depths: Iterable[Depth]) -> float:
         """The same for one sink of this relay; zero while it works or its breaker is open."""
-        mine = (depth for depth in depths if depth.sink == sink.sink and depth.lane in sink.lanes)
-        if None in sink.open_breakers or not sum(depth.sendable for depth in mine):
+        mine = [depth for depth in depths if depth.sink == sink.sink and depth.lane in sink.lanes]
+        if None in sink.open_breakers or not any(depth.sendable for depth in mine):
             self._since.pop(sink.sink, None)
             return 0.0
         now = self._clock()
-        return min(now - self._since.setdefault(sink.sink, now), sink.quiet_seconds)
+        due = max(depth.oldest_seconds or 0.0 for depth in mine)
+        return min(now - self._since.setdefault(sink.sink, now), sink.quiet_seconds, due)
 
 
 class Watcher:

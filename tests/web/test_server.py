@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from outbox.errors import SettingsError
+from outbox.observe import Health, SinkHealth, watch
+from outbox.settings import Settings
+from outbox.web import serving
+from tests.support import sql
+
+
+class Relay:
+    """Says of itself what the test wants."""
+
+    def __init__(self, says: Health) -> None:
+        self.says = says
+
+    def health(self) -> Health:
+        return self.says
+
+
+AT_WORK = Health(
+    sinks=(SinkHealth(sink="kafka", lanes=frozenset(range(64)), open_breakers=frozenset({"missing"})),)
+)
+NAMES = {
+    "outbox_queue_depth",
+    "outbox_events_published",
+    "outbox_events_failed",
+    "outbox_event_age_seconds",
+    "outbox_relay_processing_seconds",
+}
+
+
+@pytest.fixture
+def settings(database: str) -> Settings:
+    return Settings.model_validate({"database_url": database, "http_port": 0})
+
+
+@pytest.fixture
+def relay() -> Relay:
+    return Relay(AT_WORK)
+
+
+@pytest.fixture
+async def client(relay: Relay, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    async with (
+        serving(relay, settings) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        yield client
+
+
+def samples(text: str) -> dict[tuple[str, tuple[str, ...]], float]:
+    return {
+        (sample.name, tuple(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+async def test_livez(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/livez")
+    assert (answer.status_code, answer.text) == (200, "ok\n")
+
+
+async def test_readyz(client: httpx.AsyncClient, relay: Relay) -> None:
+    answer = await client.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "ready": True,
+        "reasons": [],
+        "sinks": [{"sink": "kafka", "lanes": 64, "open_breakers": 1, "quiet_seconds": 0.0}],
+    }
+    relay.says = Health(waiting_for="schema", reason="run: outbox migrate")
+    answer = await client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["reasons"] == ["waiting for schema: run: outbox migrate"]
+
+
+async def test_metrics(client: httpx.AsyncClient, relay: Relay, database: str) -> None:
+    async with sql.connection(database) as observer:
+        await write(observer, "redis", "redis", "kafka")
+        await observer.execute(
+            "UPDATE outbox_queue SET parked_at = now(), last_error = 'x' WHERE sink = 'kafka'"
+        )
+    answer = await client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    found = samples(answer.text)
+    assert {name.removesuffix("_total") for name in _families(answer.text)} >= NAMES
+    assert found["outbox_queue_depth", ("redis", "ready")] == 2
+    assert found["outbox_queue_depth", ("kafka", "parked")] == 1
+    assert found["outbox_queue_depth", ("kafka", "ready")] == 0
+    assert found["outbox_stuck", ("redis",)] == 0
+    assert 0 < found["outbox_oldest_due_seconds", ("redis",)] < 60
+    assert found["outbox_lanes_owned", ("kafka",)] == 64
+    assert found["outbox_breakers_open", ("kafka",)] == 1
+    assert found["outbox_relay_ready", ()] == 1
+
+    relay.says = Health(waiting_for="postgres", reason="gone")
+    found = samples((await client.get("/metrics")).text)
+    assert found["outbox_relay_ready", ()] == 0
+    assert not [name for name, _ in found if name == "outbox_queue_depth"]
+
+
+def _families(text: str) -> set[str]:
+    return {family.name for family in text_string_to_metric_families(text)}
+
+
+async def write(observer: asyncpg.Connection, *sinks: str) -> None:
+    for sink in sinks:
+        await observer.execute(
+            "INSERT INTO outbox (message_id, type, sink, destination) VALUES ($1, 't', $2, 'd')",
+            uuid4(),
+            sink,
+        )
+
+
+async def test_openmetrics_on_request(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/metrics", headers={"accept": "application/openmetrics-text"})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    assert answer.text.endswith("# EOF\n")
+
+
+async def test_it_tells_its_port_and_leaves_signals_alone(relay: Relay, settings: Settings) -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with watch() as watching:
+        async with serving(relay, settings) as port:
+            event = await watching.wait_for("http.listening")
+            assert event.fields == {"host": "127.0.0.1", "port": port}
+            assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_a_port_that_is_taken_says_so(relay: Relay, settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingsError, match=rf"OUTBOX_HTTP_PORT={port}: cannot listen"):
+            async with serving(relay, settings.model_copy(update={"http_port": port})):
+                pass
