@@ -1,0 +1,24 @@
+# Needs Python 3.11 or newer and nothing else; each target makes its own virtual environment.
+#   make up ARGS="--break kafka"     make test ARGS="-k lanes"     PYTHON=python3.13 make test
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: up test
+
+up: $(VENV)/with-demo
+	@$(BIN)/outbox up $(ARGS)
+
+test: $(VENV)/with-dev
+	$(BIN)/python tests/support/programs.py
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest $(ARGS)
+
+$(VENV)/with-%: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[$*]'
+	@touch $@
