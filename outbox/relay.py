@@ -122,7 +122,7 @@ class Relay:
             try:
                 await served.sink.start()
             except SinkError as error:
-                emit("relay.waiting", for_=served.name, reason=error.reason)
+                emit("relay.waiting", what=served.name, reason=error.reason)
             else:
                 break
             await asyncio.sleep(wait)
@@ -152,7 +152,7 @@ class Relay:
     def _wait(self, what: str, reason: str) -> None:
         self._waiting_for, self._reason = what, reason
         if not self._stopping.is_set():
-            emit("relay.waiting", for_=what, reason=reason)
+            emit("relay.waiting", what=what, reason=reason)
 
     async def _check_schema(self, connection: asyncpg.Connection) -> None:
         schema = f'"{self._settings.database_schema}".' if self._settings.database_schema else ""

@@ -175,8 +175,8 @@ def test_a_repeated_wait_is_logged_once_and_signalled_each_time(monkeypatch: pyt
     reason = f"refused {uuid4()}"
     with logged(monkeypatch) as output, watch_now() as seen:
         for _ in range(5):
-            emit("relay.waiting", for_="postgres", reason=reason)
-        emit("relay.waiting", for_="kafka", reason=reason)
+            emit("relay.waiting", what="postgres", reason=reason)
+        emit("relay.waiting", what="kafka", reason=reason)
     assert len(lines(output)) == 2
     assert len(seen) == 6
 

@@ -62,7 +62,7 @@ def _print_status(found: Status) -> None:
         ),
     )
     if not found.relays:
-        click.echo("No relay is running. Start one: outbox relay")
+        click.echo("No relay is at work. Start one (outbox relay), or see in its log what it waits for.")
 
 
 @click.command()
