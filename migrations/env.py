@@ -11,14 +11,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from typing import Any
-from uuid import uuid4
 
 from alembic import context
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
+from outbox.database import connect
 from outbox.schema import TABLES, VERSION_TABLE, metadata
 from outbox.settings import Settings, load
 
@@ -67,24 +65,14 @@ def online(connection: Connection) -> None:
     context.run_migrations()
 
 
-async def connect() -> None:
-    engine = create_async_engine(
-        settings.sqlalchemy_url,
-        poolclass=NullPool,
-        connect_args={
-            "timeout": 10,
-            # Through PgBouncer a plain name may be taken by another client's statement.
-            "prepared_statement_name_func": lambda: f"__outbox_{uuid4()}__",
-        },
-    )
-    try:
-        async with engine.begin() as connection:
-            await connection.run_sync(online)
-    finally:
-        await engine.dispose()
+async def connected() -> None:
+    # Without the schema, which would be put before every name: the search path has it.
+    everywhere = settings.model_copy(update={"database_schema": None})
+    async with connect(everywhere) as connection, connection.begin():
+        await connection.run_sync(online)
 
 
 if context.is_offline_mode():
     offline()
 else:
-    asyncio.run(connect())
+    asyncio.run(connected())

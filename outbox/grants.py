@@ -14,9 +14,10 @@ PARTS: tuple[Part, ...] = get_args(Part)
 # No `id`, so that nobody takes one that a relay has passed already; `created_at` is the database's.
 _WRITTEN = "message_id, type, sink, destination, key, payload, headers, available_at, expires_at"
 
-# The view has everything but payloads and headers.
+# Everything but payloads and headers.
 _READ = {
     "outbox_state": "SELECT",
+    "outbox_queue": "SELECT",
     "outbox_lanes": "SELECT",
     "outbox_relays": "SELECT",
     "outbox_sinks": "SELECT",
@@ -45,7 +46,11 @@ RIGHTS: Mapping[Part, Mapping[str, str]] = {
     "reader": _READ,
     "consumer": {"outbox_inbox": "SELECT, INSERT, DELETE"},
 }
-"""Part → table → rights. Migrations are for the tables' owner."""
+"""Part → table → rights. Migrations are for the tables' owner.
+
+To tell which session of another role holds the floors back, a relay also needs `pg_read_all_stats`,
+which only an administrator can grant.
+"""
 
 
 def grants(part: Part, role: str, schema: str | None = None) -> tuple[str, ...]:

@@ -17,9 +17,6 @@ from alembic import command
 from alembic.config import Config
 from alembic.script.revision import ResolutionError
 from alembic.util import CommandError
-from asyncpg import PostgresError
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
 
 from outbox.errors import SchemaError
 from outbox.schema import REVISIONS
@@ -29,22 +26,22 @@ from outbox.settings import Settings
 def upgrade(settings: Settings, revision: str = "head") -> None:
     """Migrate up to `revision`; does nothing where the database is there already.
 
-    Raises `SchemaError` where the database cannot be reached, or the migrations not be applied, such as after
-    those of a newer version.
+    Raises `OperatorError` where the database cannot be reached or refuses, `SchemaError` where it is at a
+    migration of a newer version.
     """
-    with _told(settings):
+    with _known_revisions():
         command.upgrade(config(settings), revision)
 
 
 def downgrade(settings: Settings, revision: str = "base") -> None:
     """Migrate down to `revision`; `base` drops every table of the outbox with what is in it."""
-    with _told(settings):
+    with _known_revisions():
         command.downgrade(config(settings), revision)
 
 
 def sql(settings: Settings, output: TextIO, revision: str = "head") -> None:
     """Write the statements of a migration from nothing to `revision`, for those who run SQL by hand."""
-    with _told(settings):
+    with _known_revisions():
         command.upgrade(config(settings, output), revision, sql=True)
 
 
@@ -63,21 +60,14 @@ def _scripts() -> Path:
 
 
 @contextmanager
-def _told(settings: Settings) -> Iterator[None]:
-    """Errors as one line that says what to do."""
+def _known_revisions() -> Iterator[None]:
+    """Say in one line what a revision means that is not among ours."""
     try:
         yield
     except CommandError as error:
         if not isinstance(error.__cause__, ResolutionError):
             raise SchemaError(str(error)) from error
         raise SchemaError(
-            f"migration {error.__cause__.argument} is not known here ({', '.join(REVISIONS)} are); if the "
+            f"Migration {error.__cause__.argument} is not known here, only {', '.join(REVISIONS)}; if the "
             "database is at it, a newer version of this package migrated it: use that one"
-        ) from error
-    except (DBAPIError, OSError, PostgresError) as error:
-        where = make_url(settings.sqlalchemy_url)
-        reason = error.orig.__cause__ or error.orig if isinstance(error, DBAPIError) and error.orig else error
-        raise SchemaError(
-            f"cannot migrate database {where.database} at {where.host}:{where.port or 5432} "
-            f"as {where.username}, nothing was changed: {reason or type(reason).__name__}"
         ) from error

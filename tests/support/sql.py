@@ -27,6 +27,13 @@ async def engine(url: str, **options: Any) -> AsyncIterator[AsyncEngine]:
 
 
 @asynccontextmanager
+async def begun(url: str) -> AsyncIterator[AsyncConnection]:
+    """A transaction through SQLAlchemy, committed in the end."""
+    async with engine(url) as made, made.begin() as connection:
+        yield connection
+
+
+@asynccontextmanager
 async def connection(url: str, **options: Any) -> AsyncIterator[asyncpg.Connection]:
     """A plain connection."""
     made = await asyncpg.connect(url, **options)
@@ -38,7 +45,7 @@ async def connection(url: str, **options: Any) -> AsyncIterator[asyncpg.Connecti
 
 @asynccontextmanager
 async def role(url: str) -> AsyncIterator[tuple[str, str]]:
-    """A new role without rights: its name, and the URL as which it connects. Dropped with what it was granted."""
+    """A new role without rights: its name, and the URL as which it connects. Dropped with its grants."""
     name = f"role_{uuid4().hex[:12]}"
     async with connection(url) as owner:
         await owner.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'x'")
