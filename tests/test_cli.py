@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+from click.testing import CliRunner, Result
+
+from outbox.cli import COMMANDS, main
+from tests.support.relay import RelayProcess
+
+Run = Callable[..., Awaitable[Result]]
+
+
+@pytest.fixture
+def outbox(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command on the test's database, away from any .env; `await outbox("show", "1", OUTBOX_…=…)`."""
+    monkeypatch.chdir(tmp_path)
+
+    async def run(*arguments: str, stdin: str | None = None, **environment: str) -> Result:
+        env = {"OUTBOX_DATABASE_URL": database, **environment}
+        # A command has a loop of its own.
+        return await asyncio.to_thread(CliRunner().invoke, main, arguments, input=stdin, env=env)
+
+    return run
+
+
+@pytest.fixture
+async def deliveries(database: str) -> list[int]:
+    """Three of key `k` to Kafka, the first of them parked and held, and one to Redis."""
+    connection = await asyncpg.connect(database)
+    try:
+        ids = [
+            await connection.fetchval(
+                "INSERT INTO outbox (message_id, type, sink, destination, key, payload, headers)"
+                " VALUES ($1, 'order.placed', $2, $3, 'k', $4, '{\"correlation_id\": \"c-1\"}') RETURNING id",
+                uuid4(),
+                sink,
+                destination,
+                payload,
+            )
+            for sink, destination, payload in [
+                ("kafka", "orders", b'{"total": 1}'),
+                ("kafka", "orders", b"\xff\x00"),
+                ("kafka", "orders", None),
+                ("redis", "ws:1", b"hello"),
+            ]
+        ]
+        await connection.execute(
+            "UPDATE outbox_queue SET parked_at = now(), last_error = 'too large', attempts = 1,"
+            " blocks = true, uncertain = true WHERE id = $1",
+            ids[0],
+        )
+    finally:
+        await connection.close()
+    return ids
+
+
+def lines(result: Result) -> list[str]:
+    return [line.rstrip() for line in result.stdout.splitlines()]
+
+
+# Help, errors and exit codes
+
+
+def test_help_names_every_command_and_the_exit_codes() -> None:
+    result = CliRunner().invoke(main, ["--help"])
+    assert result.exit_code == 0
+    for name, (_, line) in COMMANDS.items():
+        assert f"{name}  " in result.output
+        assert line in result.output
+    assert "Exit codes:" in result.output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    result = CliRunner().invoke(main, [command, "--help"])
+    assert result.exit_code == 0
+    assert f" {command} [OPTIONS]" in result.output
+
+
+def python(*arguments: str) -> str:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603 - ours
+
+
+def test_help_imports_nothing_heavy() -> None:
+    said = python(
+        "-c",
+        "import sys; from outbox.cli import main; main(['--help'], standalone_mode=False);"
+        "print({'aiokafka', 'redis', 'starlette', 'rich.table', 'alembic'} & sys.modules.keys())",
+    )
+    assert said.splitlines()[-1] == "set()"
+
+
+def test_python_m_outbox() -> None:
+    assert python("-m", "outbox", "--version").startswith("outbox, version ")
+
+
+async def test_a_wrong_setting_exits_2_and_says_what_is_allowed(outbox: Run) -> None:
+    result = await outbox("status", OUTBOX_PUMPS="many")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: OUTBOX_PUMPS=many: input should be a valid integer")
+    assert len(result.stderr.splitlines()) == 1
+
+
+async def test_an_unknown_setting_is_a_warning(outbox: Run) -> None:
+    result = await outbox("status", OUTBOX_BATCHSIZE="1")
+    assert result.exit_code == 0
+    assert "did you mean OUTBOX_BATCH_SIZE?" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "stuck", "show 1", "retry 1", "skip 1", "migrate"])
+async def test_a_database_that_is_down_is_one_line(outbox: Run, command: str) -> None:
+    result = await outbox(*command.split(), OUTBOX_DATABASE_URL="postgresql://u:geheim@127.0.0.1:1/x")
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "127.0.0.1:1" in result.stderr
+    assert "geheim" not in result.stderr
+
+
+async def test_a_database_that_is_not_migrated(outbox: Run, empty_database: str) -> None:
+    result = await outbox("status", OUTBOX_DATABASE_URL=empty_database)
+    assert result.exit_code == 1
+    assert "Run: outbox migrate" in result.stderr
+
+
+async def test_no_database_at_all(outbox: Run) -> None:
+    result = await outbox("status", OUTBOX_DATABASE_URL="")
+    assert result.exit_code == 2
+    assert "OUTBOX_DATABASE_URL is not set" in result.stderr
+
+
+# config and migrate
+
+
+async def test_config_tells_values_and_origins(outbox: Run, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("OUTBOX_PUMPS=2\n")
+    result = await outbox("config", OUTBOX_DATABASE_URL="postgresql://u:geheim@h/d")
+    rows = {line.split()[0]: line.split()[1:] for line in lines(result)}
+    assert rows["OUTBOX_DATABASE_URL"] == ["postgresql://u:***@h/d", "environment"]
+    assert rows["OUTBOX_PUMPS"] == ["2", ".env"]
+    assert rows["OUTBOX_LOG_LEVEL"] == ["info", "default"]
+    found = json.loads((await outbox("config", "--json")).stdout)
+    assert {"variable": "OUTBOX_PUMPS", "value": 2, "origin": ".env"}.items() <= next(
+        each for each in found if each["variable"] == "OUTBOX_PUMPS"
+    ).items()
+
+
+async def test_migrate(outbox: Run, empty_database: str) -> None:
+    for _ in range(2):
+        result = await outbox("migrate", "--json", OUTBOX_DATABASE_URL=empty_database)
+        assert (result.exit_code, list(json.loads(result.stdout))) == (0, ["revision"])
+    assert (await outbox("status", OUTBOX_DATABASE_URL=empty_database)).exit_code == 0
+
+
+async def test_migrate_offline(outbox: Run) -> None:
+    result = await outbox("migrate", "--sql", OUTBOX_DATABASE_URL="")
+    assert result.exit_code == 0
+    assert "CREATE TABLE outbox_queue" in result.stdout
+
+
+# Looking
+
+
+async def test_status(outbox: Run) -> None:
+    result = await outbox("status")
+    assert result.exit_code == 0
+    assert lines(result)[-1].startswith("No relay is at work.")
+
+
+async def test_status_exits_1_when_a_person_should_look(outbox: Run, deliveries: list[int]) -> None:
+    del deliveries
+    result = await outbox("status")
+    assert result.exit_code == 1
+    columns, *rows = (line.split() for line in lines(result)[:3])
+    kafka, redis = (dict(zip(columns, row, strict=False)) for row in rows)
+    assert kafka.items() >= {"pending": "2", "held": "2", "parked": "1"}.items()
+    assert redis.items() >= {"pending": "1", "due": "1", "stuck": "0"}.items()
+    found = json.loads((await outbox("status", "--json")).stdout)
+    assert [(sink["sink"], sink["parked"]) for sink in found["sinks"]] == [("kafka", 1), ("redis", 0)]
+    assert found["relays"] == []
+
+
+async def test_stuck(outbox: Run, deliveries: list[int]) -> None:
+    assert lines(await outbox("stuck")) == ["Nothing is stuck."]
+    result = await outbox("stuck", "--parked")
+    assert f"{deliveries[0]}" in lines(result)[1].split()
+    assert lines(result)[1].endswith("too large")
+    assert lines(await outbox("stuck", "--parked", "--sink", "redis")) == ["Nothing is parked."]
+    found = json.loads((await outbox("stuck", "--parked", "--json")).stdout)
+    assert (found["rows"], found["deliveries"][0]["id"]) == (1, deliveries[0])
+
+
+async def test_show(outbox: Run, deliveries: list[int]) -> None:
+    first, second, third, fourth = map(str, deliveries)
+    result = await outbox("show", second)
+    assert result.exit_code == 0
+    facts = {line[:21].strip(): line[21:].strip() for line in lines(result)}
+    assert facts["state"] == f"held, behind {first}"
+    assert facts["header correlation_id"] == "c-1"
+    assert "payload" not in facts
+    assert "total" not in (await outbox("show", first, "--json")).stdout
+
+    async def shown(*arguments: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads((await outbox("show", *arguments, "--json")).stdout)
+        return found
+
+    assert (await shown(first, "--payload"))[0]["payload"] == '{"total": 1}'
+    assert (await shown(second, "--payload"))[0]["payload_base64"] == "/wA="
+    assert (await shown(third, "--payload"))[0]["payload"] is None
+    (by_message,) = await shown((await shown(fourth))[0]["message_id"])
+    assert by_message["id"] == int(fourth)
+
+
+async def test_show_what_is_not_there(outbox: Run) -> None:
+    result = await outbox("show", "12345")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "no such delivery" in result.stderr
+    assert (await outbox("show", "abc")).exit_code == 2
+
+
+# Acting
+
+
+async def states(outbox: Run, deliveries: list[int]) -> list[str]:
+    found = json.loads((await outbox("show", *map(str, deliveries), "--json")).stdout)
+    return [each["state"] for each in found]
+
+
+async def test_retry(outbox: Run, deliveries: list[int]) -> None:
+    result = await outbox("retry", str(deliveries[0]))
+    assert (result.exit_code, lines(result)) == (0, ["1 delivery is due now."])
+    assert await states(outbox, deliveries) == ["retrying", "held", "held", "ready"]
+
+
+async def test_retry_by_filter_and_as_json(outbox: Run, deliveries: list[int]) -> None:
+    del deliveries
+    result = await outbox("retry", "--sink", "kafka", "--error", "TOO LARGE", "--json")
+    assert json.loads(result.stdout) == {"rows": 1, "busy": 0, "uncertain": 0}
+
+
+async def test_skip_warns_of_what_may_have_arrived(outbox: Run, deliveries: list[int]) -> None:
+    result = await outbox("skip", str(deliveries[0]))
+    assert (result.exit_code, lines(result)) == (0, ["1 delivery is skipped."])
+    assert "may have arrived all the same" in result.stderr
+    assert await states(outbox, deliveries) == ["skipped", "ready", "ready", "ready"]
+
+
+async def test_skip_a_key(outbox: Run, deliveries: list[int]) -> None:
+    narrow = ("skip", "--sink", "kafka", "--destination", "orders", "--key", "k")
+    assert (await outbox(*narrow)).exit_code == 2
+    assert (await outbox(*narrow, "--yes")).exit_code == 0
+    assert await states(outbox, deliveries) == ["skipped", "ready", "ready", "ready"]
+    await outbox(*narrow, "--state", "ready", "--state", "held", "--yes")
+    assert await states(outbox, deliveries) == ["skipped", "skipped", "skipped", "ready"]
+
+
+@pytest.mark.parametrize("command", ["retry", "skip"])
+async def test_a_dry_run_changes_nothing(outbox: Run, deliveries: list[int], command: str) -> None:
+    before = await states(outbox, deliveries)
+    result = await outbox(command, "--all", "--dry-run")
+    assert lines(result)[-1] == "1 would be changed; nothing was."
+    found = json.loads((await outbox(command, "--all", "--dry-run", "--json")).stdout)
+    assert (found["dry_run"], found["rows"]) == (True, 1)
+    assert await states(outbox, deliveries) == before
+
+
+@pytest.mark.parametrize("command", ["retry", "skip"])
+async def test_everything_must_be_asked_for(outbox: Run, command: str) -> None:
+    for arguments in ([], ["1", "--all"], ["--sink", "kafka", "--all"]):
+        result = await outbox(command, *arguments)
+        assert result.exit_code == 2
+        assert "narrow them down" in result.stderr
+
+
+async def test_what_is_done_says_so(outbox: Run, deliveries: list[int]) -> None:
+    first = str(deliveries[0])
+    await outbox("skip", first)
+    result = await outbox("retry", first)
+    assert result.exit_code == 1
+    assert f"{first} is skipped" in result.stderr
+    assert "no such delivery" in (await outbox("retry", "12345")).stderr
+
+
+# The relay
+
+
+async def test_a_relay_needs_somewhere_to_deliver_to(outbox: Run) -> None:
+    result = await outbox("relay")
+    assert result.exit_code == 2
+    assert "OUTBOX_KAFKA_BOOTSTRAP_SERVERS" in result.stderr
+
+
+async def test_a_relay_process_delivers_and_tells(
+    relay_process: Callable[..., Awaitable[RelayProcess]],
+    database: str,
+    redis_url: str,
+    deliveries: list[int],
+    outbox: Run,
+) -> None:
+    relay = await relay_process({"OUTBOX_DATABASE_URL": database, "OUTBOX_REDIS_URL": redis_url})
+    port = (await relay.event("http.listening"))["port"]
+    await relay.event("pump.settled", sink="redis", delivered=1)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        assert (await client.get("/livez")).status_code == 200
+        assert (await client.get("/readyz")).json()["ready"] is True
+        assert 'outbox_events_published_total{sink="redis"} 1.0' in (await client.get("/metrics")).text
+    (shown,) = json.loads((await outbox("show", str(deliveries[3]), "--json")).stdout)
+    assert (shown["state"], shown["receivers"]) == ("delivered", 0)
+    found = json.loads((await outbox("status", "--json")).stdout)
+    assert [each["lanes"] for each in found["relays"]] == [{"redis": 64}]
+    relay.terminate()
+    assert await relay.exited() == 0
+    assert [line["event"] for line in relay.lines if line["event"].startswith("relay.")] == [
+        "relay.started",
+        "relay.ready",
+        "relay.stopping",
+        "relay.stopped",
+    ]
