@@ -52,7 +52,6 @@ def configure_logging(settings: LogSettings) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         add_trace,
-        tidy,
     ]
     if not pretty:
         shared.append(_Stamp(settings))
@@ -67,7 +66,10 @@ def configure_logging(settings: LogSettings) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(pretty)],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_renderers(pretty=pretty),
+            ],
         )
     )
     root = logging.getLogger()
@@ -75,16 +77,18 @@ def configure_logging(settings: LogSettings) -> None:
     root.setLevel(level)
     for name in CHATTY:
         # Their info is our debug: connections opened, metadata updated, statements run.
-        logging.getLogger(name).setLevel(logging.NOTSET if level == logging.DEBUG else logging.WARNING)
+        logging.getLogger(name).setLevel(level if level == logging.DEBUG else max(level, logging.WARNING))
 
 
-def _renderers(pretty: bool) -> list[Processor]:
-    if pretty:
-        # Rich's tracebacks would show local variables, and passwords among them.
-        plain = structlog.dev.plain_traceback
-        colors = sys.stderr.isatty()
-        return [structlog.dev.ConsoleRenderer(colors=colors, sort_keys=False, exception_formatter=plain)]
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+def _renderers(*, pretty: bool) -> list[Processor]:
+    # Rich's tracebacks would show local variables, and passwords among them.
+    plain = structlog.dev.plain_traceback
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False, exception_formatter=plain)
+        if pretty
+        else structlog.processors.JSONRenderer(default=str)
+    )
+    return [structlog.processors.format_exc_info, tidy, renderer]
 
 
 def add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -326,3 +327,66 @@ async def test_a_relay_process_delivers_and_tells(
         "relay.stopping",
         "relay.stopped",
     ]
+
+
+HANGING_SINK = """
+import asyncio
+
+class Sink:
+    def __init__(self, options): ...
+    async def start(self): ...
+    async def send(self, deliveries):
+        await asyncio.sleep(3600)
+    async def stop(self): ...
+"""
+
+
+@pytest.fixture
+async def hanging(
+    relay_process: Callable[..., Awaitable[RelayProcess]], database: str, tmp_path: Path
+) -> Callable[..., Awaitable[RelayProcess]]:
+    """Starts a relay that is in the middle of a send which never ends, and was told to stop."""
+    (tmp_path / "hanging.py").write_text(HANGING_SINK)
+    connection = await asyncpg.connect(database)
+    try:
+        await connection.execute(
+            "INSERT INTO outbox (message_id, type, sink, destination) VALUES ($1, 't', 'hanging', 'd')",
+            uuid4(),
+        )
+    finally:
+        await connection.close()
+
+    async def start(**settings: str) -> RelayProcess:
+        relay = await relay_process(
+            {"OUTBOX_DATABASE_URL": database, "OUTBOX_SINKS": "hanging=hanging:Sink", **settings}
+        )
+        await relay.event("pump.fetched", rows=1)
+        relay.terminate()
+        await relay.event("relay.stopping", reason="SIGTERM")
+        return relay
+
+    return start
+
+
+async def test_a_second_signal_ends_it_at_once(hanging: Callable[..., Awaitable[RelayProcess]]) -> None:
+    relay = await hanging()
+    relay.terminate()
+    assert await relay.exited(deadline=5) == -signal.SIGTERM
+
+
+async def test_the_grace_period_is_kept(hanging: Callable[..., Awaitable[RelayProcess]]) -> None:
+    relay = await hanging(OUTBOX_SHUTDOWN_GRACE_SECONDS="200ms")
+    assert await relay.exited(deadline=5) == 1
+    assert relay.other_output[-1].startswith("Error: Not done within OUTBOX_SHUTDOWN_GRACE_SECONDS=0.2;")
+
+
+async def test_without_the_web_extra_it_runs_without_http(
+    relay_process: Callable[..., Awaitable[RelayProcess]], database: str, redis_url: str, tmp_path: Path
+) -> None:
+    # The directory that it runs in comes first where modules are looked for.
+    (tmp_path / "starlette.py").write_text("raise ModuleNotFoundError(\"No module named 'starlette'\")")
+    relay = await relay_process({"OUTBOX_DATABASE_URL": database, "OUTBOX_REDIS_URL": redis_url})
+    assert "install outbox[web]" in (await relay.event("http.missing"))["reason"]
+    await relay.event("relay.ready")
+    relay.terminate()
+    assert await relay.exited() == 0
