@@ -1,4 +1,4 @@
-"""A gateway in this process, on the run's Redis."""
+"""Gateways in this process, on the run's Redis."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
-from outbox.huleedu.gateway import Gateway, GatewaySettings
-from tests.huleedu.gateway.support import SECRET, until
+from outbox.huleedu.gateway import Gateway
+from tests.support.gateway import settings, until
 
 StartGateway = Callable[..., Awaitable[Gateway]]
 
@@ -21,15 +20,7 @@ async def start_gateway(redis_url: str) -> AsyncIterator[StartGateway]:
     async with AsyncExitStack() as stack:
 
         async def start(*, wait: bool = True, **changed: Any) -> Gateway:
-            values = {
-                "port": 0,
-                "redis_url": SecretStr(redis_url),
-                "jwt_secret": SecretStr(SECRET),
-                "drain_seconds": 0.0,
-                "close_timeout_seconds": 2.0,
-            }
-            settings = GatewaySettings.model_validate({**values, **changed})
-            gateway = await stack.enter_async_context(Gateway(settings))
+            gateway = await stack.enter_async_context(Gateway(settings(**{"redis_url": redis_url, **changed})))
             if wait:
                 await until(lambda: gateway.ready)
             return gateway

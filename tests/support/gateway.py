@@ -9,18 +9,30 @@ from collections.abc import Callable
 from typing import Any
 
 import jwt
+from pydantic import SecretStr
 from redis.asyncio import Redis
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Origin, Subprotocol
 
 from outbox import new_id
-from outbox.huleedu.gateway import Gateway
+from outbox.huleedu.gateway import Gateway, GatewaySettings
 from outbox.huleedu.gateway.session import Session
 
 SECRET = "a secret of at least thirty-two bytes"
 UNLIMITED = {"messages_per_second": 1e9, "messages_burst": 10**9}
 RESYNC = {"event": "resync_required"}
+
+
+def settings(**changed: Any) -> GatewaySettings:
+    """Settings of a gateway that ends quickly, with changes; `redis_url` is one."""
+    values = {
+        "port": 0,
+        "jwt_secret": SecretStr(SECRET),
+        "drain_seconds": 0.0,
+        "close_timeout_seconds": 2.0,
+    }
+    return GatewaySettings.model_validate({**values, **changed})
 
 
 def claims(user: str = "alice", **changed: Any) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from redis.asyncio import Redis
 
 from outbox.huleedu.gateway import Gateway
-from tests.huleedu.gateway.conftest import StartGateway
-from tests.huleedu.gateway.support import (
+from tests.huleedu.conftest import StartGateway
+from tests.support.gateway import (
     UNLIMITED,
     client,
     numbers,

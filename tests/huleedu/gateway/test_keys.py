@@ -17,8 +17,8 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from tests.huleedu.gateway.conftest import StartGateway
-from tests.huleedu.gateway.support import claims, client, closing
+from tests.huleedu.conftest import StartGateway
+from tests.support.gateway import claims, client, closing
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 

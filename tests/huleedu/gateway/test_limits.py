@@ -13,8 +13,8 @@ from redis.asyncio import Redis
 
 from outbox.huleedu.gateway import Gateway
 from outbox.huleedu.gateway.limits import TokenBucket
-from tests.huleedu.gateway.conftest import StartGateway
-from tests.huleedu.gateway.support import (
+from tests.huleedu.conftest import StartGateway
+from tests.support.gateway import (
     RESYNC,
     UNLIMITED,
     client,

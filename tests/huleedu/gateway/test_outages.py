@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 
 from outbox.devstack import Valkey
 from outbox.huleedu.gateway import Gateway
-from tests.huleedu.gateway.conftest import StartGateway
-from tests.huleedu.gateway.support import (
+from tests.huleedu.conftest import StartGateway
+from tests.support.gateway import (
     RESYNC,
     client,
     closing,

@@ -18,7 +18,7 @@ from websockets.asyncio.client import connect
 from outbox.devstack.server import free_port
 from outbox.errors import SettingsError
 from outbox.huleedu.gateway import GatewaySettings
-from tests.huleedu.gateway.support import SECRET, as_browser, client, closing, token, until
+from tests.support.gateway import SECRET, as_browser, client, closing, token, until
 
 PROGRAM = "from outbox.huleedu.gateway import GatewaySettings, main; main(GatewaySettings.load())"
 

@@ -8,7 +8,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from outbox.huleedu.gateway import Gateway
-from tests.huleedu.gateway.support import RESYNC, client, numbers, publish, receive, token
+from tests.support.gateway import RESYNC, client, numbers, publish, receive, token
 
 
 async def test_what_was_missed_is_replayed_once(gateway: Gateway, redis: Redis) -> None:

@@ -12,8 +12,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from outbox.huleedu.gateway import Gateway
-from tests.huleedu.gateway.conftest import StartGateway
-from tests.huleedu.gateway.support import SECRET, as_browser, claims, client, closing, publish, receive, token
+from tests.huleedu.conftest import StartGateway
+from tests.support.gateway import SECRET, as_browser, claims, client, closing, publish, receive, token
 
 
 def signed(secret: str = SECRET, algorithm: str = "HS256", **changed: Any) -> str:

