@@ -11,6 +11,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Hashable
+from types import TracebackType
 from typing import Protocol
 from uuid import UUID
 
@@ -72,12 +73,20 @@ def configure_logging(settings: LogSettings) -> None:
             ],
         )
     )
+    sys.excepthook = _log_crash
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
     for name in CHATTY:
         # Their info is our debug: connections opened, metadata updated, statements run.
         logging.getLogger(name).setLevel(level if level == logging.DEBUG else max(level, logging.WARNING))
+
+
+def _log_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, Exception):
+        structlog.get_logger("outbox").critical("crashed", exc_info=(kind, error, trace))
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def _renderers(*, pretty: bool) -> list[Processor]:

@@ -107,8 +107,9 @@ class Kind:
     level: int
     fields: str = ""
     measure: Callable[[Fields], None] | None = None
-    repeats: bool = False
-    """Whether it is said again and again while something lasts: logged at growing intervals."""
+    same: str = ""
+    """For what is said again and again while something lasts: the fields by which it is the same. It is
+    logged at growing intervals then."""
 
 
 _D, _I, _W, _E = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
@@ -116,7 +117,7 @@ _D, _I, _W, _E = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
 EVENTS: Mapping[str, Kind] = {
     # The relay's life.
     "relay.started": Kind(_I, "relay sinks"),
-    "relay.waiting": Kind(_W, "what reason", repeats=True),  # postgres, schema, or a sink's name
+    "relay.waiting": Kind(_W, "what reason", same="what reason"),  # postgres, schema, or a sink's name
     "relay.ready": Kind(_I),
     "relay.lost_database": Kind(_W, "reason", lambda _: _DATABASE_LOST.inc()),
     "relay.stopping": Kind(_I, "reason"),
@@ -127,7 +128,7 @@ EVENTS: Mapping[str, Kind] = {
     "lanes.taken": Kind(_I, "sink lanes"),
     "lanes.released": Kind(_I, "sink lanes"),
     "lanes.lost": Kind(_W, "sink lanes", _lanes_lost),
-    "floor.held": Kind(_W, "pid age", repeats=True),  # an open writing transaction; age in seconds
+    "floor.held": Kind(_W, "pid age", same="pid"),  # an open writing transaction; age in seconds
     # One round of a pump; the seams that crash tests use. `rows`, `bytes` etc. count, never list.
     "pump.fetched": Kind(_D, "sink pump rows bytes"),
     "pump.sent": Kind(_D, "sink pump rows sent failed"),
@@ -141,10 +142,11 @@ EVENTS: Mapping[str, Kind] = {
         _E, "sink id message_id event_type correlation_id attempts reason", _failed("parked")
     ),
     "delivery.expired": Kind(_W, "sink id message_id event_type correlation_id", _failed("expired")),
-    "breaker.opened": Kind(_W, "sink destination reason wait", repeats=True),  # destination None: the sink
+    # `destination` None is the sink as a whole; `wait` in seconds.
+    "breaker.opened": Kind(_W, "sink destination reason wait", same="sink destination reason"),
     "breaker.closed": Kind(_I, "sink destination"),
     # Maintenance.
-    "prune.failed": Kind(_W, "reason", repeats=True),
+    "prune.failed": Kind(_W, "reason", same="reason"),
     "prune.done": Kind(_I, "rows", lambda fields: _PRUNED.inc(fields["rows"])),
 }
 """Every event, with the fields that it always has. `emit` takes further ones."""
@@ -169,7 +171,7 @@ def emit(name: str, /, **fields: Any) -> None:
     kind = EVENTS[name]
     if kind.measure is not None:
         kind.measure(fields)
-    if not kind.repeats or _throttle.passes((name, *map(fields.get, kind.fields.split()))):
+    if not kind.same or _throttle.passes((name, *map(fields.get, kind.same.split()))):
         _log(kind.level, name, fields)
     if _subscribers:
         event = Event(name, {**structlog.contextvars.get_contextvars(), **fields})

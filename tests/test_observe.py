@@ -25,6 +25,7 @@ def logged(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[io.Stri
     monkeypatch.setattr(sys, "stderr", output)
     root = logging.getLogger()
     before = (root.handlers, root.level)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     configure_logging(Settings(**{"log_format": "json", **settings}))
     try:
         yield output
@@ -181,6 +182,22 @@ def test_a_repeated_wait_is_logged_once_and_signalled_each_time(monkeypatch: pyt
         emit("relay.waiting", what="kafka", reason=reason)
     assert len(lines(output)) == 2
     assert len(seen) == 6
+
+
+def test_a_breaker_that_opens_again_with_a_longer_wait_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = f"refused {uuid4()}"
+    with logged(monkeypatch) as output:
+        for wait in (1.0, 2.0, 4.0):
+            emit("breaker.opened", sink="kafka", destination=None, reason=reason, wait=wait)
+    assert [line["wait"] for line in lines(output)] == [1.0]
+
+
+def test_a_crash_is_a_log_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    with logged(monkeypatch) as output:
+        sys.excepthook(ValueError, ValueError("what nobody thought of"), None)
+    (line,) = lines(output)
+    assert (line["event"], line["level"]) == ("crashed", "critical")
+    assert line["exception"] == "ValueError: what nobody thought of"
 
 
 def test_aiokafka_is_calmed(monkeypatch: pytest.MonkeyPatch) -> None:
