@@ -271,6 +271,16 @@ async def test_retry_makes_parked_and_waiting_ones_due_now(
     assert [tuple(row) for row in rows] == [(of["retrying"], 0, True), (of["parked"], 0, True)]
 
 
+async def test_retry_leaves_other_states_alone(
+    observer: asyncpg.Connection, operator: AsyncConnection
+) -> None:
+    of = await one_of_each(observer)
+    before = await states(operator)
+    assert await operate.retry(operator, Selection(states=["ready", "held", "scheduled"])) == Done()
+    assert await operate.retry(operator, Selection(ids=[of["ready"], of["held"]])) == Done()
+    assert await states(operator) == before
+
+
 async def test_a_retried_delivery_goes_before_its_followers(
     observer: asyncpg.Connection, operator: AsyncConnection
 ) -> None:

@@ -56,13 +56,18 @@ Picked = Sequence[tuple[str, int, int]]
 """Rows of the queue as (sink, lane, id)."""
 
 
+_RETRIABLE = ("parked", "retrying")
+
+
 async def retry(connection: AsyncConnection, selection: Selection) -> Done:
     """Try what is parked or waits for its retry again, now and with all its attempts.
 
     Its key waits for it until then, as for any retry. Other states are left alone.
     """
-    selection = replace(selection, states=selection.states or ("parked", "retrying"))
-    return await _in_batches(connection, selection, _retry)
+    states = [state for state in _RETRIABLE if not selection.states or state in selection.states]
+    if not states:
+        return Done()
+    return await _in_batches(connection, replace(selection, states=states), _retry)
 
 
 async def skip(connection: AsyncConnection, selection: Selection) -> Done:
