@@ -189,7 +189,7 @@ class Settings(_Section):
     """The time between two rounds of pruning."""
 
     http_host: str = "127.0.0.1"
-    """The address of `/livez`, `/readyz` and `/metrics`."""
+    """The address of `/livez`, `/readyz` and `/metrics`; `0.0.0.0` lets others reach them, a kubelet say."""
     http_port: int = Field(8081, ge=0, le=65_535)
     """Their port; 0 takes a free one, told by the event `http.listening`."""
     stall_after_seconds: Seconds = 60.0

@@ -115,7 +115,8 @@ class Watcher:
         if health.stopping:
             return Readiness(["stopping"], health, None)
         if health.waiting_for is not None:
-            return Readiness([f"waiting for {health.waiting_for}: {health.reason}"], health, None)
+            why = f": {health.reason}" if health.reason else ""
+            return Readiness([f"waiting for {health.waiting_for}{why}"], health, None)
         await self._queue.refresh(health)
         return Readiness(list(self._problems(health)), health, self._queue.depths)
 

@@ -122,6 +122,7 @@ def settings(database: str) -> Settings:
     [
         (Health(waiting_for="postgres", reason="refused"), "waiting for postgres: refused"),
         (Health(waiting_for="schema", reason="run: outbox migrate"), "outbox migrate"),
+        (Health(waiting_for="start"), "waiting for start"),
         (Health(stopping=True), "stopping"),
     ],
 )
