@@ -155,7 +155,7 @@ def _headers(given: Mapping[str, str], content_type: str | None) -> dict[str, st
     if content_type is not None:
         headers.setdefault("content_type", content_type)
     if "traceparent" not in headers:
-        headers.update(_current_trace())
+        headers.update(current_trace())
     if len(headers) > HEADERS or _size(headers) > HEADERS_BYTES:
         raise MessageError(
             f"headers: {len(headers)} with {_size(headers):,} bytes, and at most {HEADERS} with "
@@ -178,7 +178,7 @@ def _check_header(name: str, value: str) -> None:
         )
 
 
-def _current_trace() -> dict[str, str]:
+def current_trace() -> dict[str, str]:
     """W3C trace context (https://www.w3.org/TR/trace-context/) of the current OpenTelemetry span, if any."""
     # Looked up, not imported: a service that traces has imported it already.
     trace = sys.modules.get("opentelemetry.trace")
