@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
-import uvicorn
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from outbox.errors import SettingsError
 from outbox.observe import REGISTRY, emit
 from outbox.settings import Settings
 from outbox.web.gauges import set_gauges
+from outbox.web.listen import listening
 from outbox.web.readiness import Readiness, Watched, Watcher
 
 
@@ -48,44 +45,10 @@ async def serving(relay: Watched, settings: Settings) -> AsyncIterator[int]:
 
     Raises `SettingsError` where the address cannot be had.
     """
-    with _listening(settings) as listener:
-        server = _Server(
-            uvicorn.Config(
-                application(relay, settings),
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                timeout_graceful_shutdown=1,
-            )
-        )
-        task = asyncio.create_task(server.serve(sockets=[listener]), name="outbox http")
-        port: int = listener.getsockname()[1]
+    app = application(relay, settings)
+    async with listening(app, settings.http_host, settings.http_port, variable="OUTBOX_HTTP_PORT") as port:
         emit("http.listening", host=settings.http_host, port=port)
-        try:
-            yield port
-        finally:
-            server.should_exit = True
-            await task
-
-
-class _Server(uvicorn.Server):
-    """Signals are the relay's business."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _listening(settings: Settings) -> socket.socket:
-    address = (settings.http_host, settings.http_port)
-    try:
-        family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server(address, family=family)
-    except OSError as error:
-        raise SettingsError(
-            f"OUTBOX_HTTP_PORT={address[1]}: cannot listen on {address[0]}: {error.strerror or error}; "
-            "choose another one, or 0 for any that is free"
-        ) from error
+        yield port
 
 
 def _told(found: Readiness) -> dict[str, Any]:
