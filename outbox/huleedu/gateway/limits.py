@@ -34,20 +34,23 @@ class Capacity:
     def __init__(self, total: int, per_user: int) -> None:
         self._total = total
         self._per_user = per_user
-        self._open: Counter[str] = Counter()
+        self._open = 0
+        self._open_of: Counter[str] = Counter()
 
     def refusal(self, user: str) -> Close | None:
         """Why this user may not open one more, if that is so."""
-        if self._open.total() >= self._total:
+        if self._open >= self._total:
             return OVERLOADED
-        return TOO_MANY if self._open[user] >= self._per_user else None
+        return TOO_MANY if self._open_of[user] >= self._per_user else None
 
     def take(self, user: str) -> None:
         """One more is open."""
-        self._open[user] += 1
+        self._open += 1
+        self._open_of[user] += 1
 
     def give_back(self, user: str) -> None:
         """One of them is gone."""
-        self._open[user] -= 1
-        if not self._open[user]:
-            del self._open[user]
+        self._open -= 1
+        self._open_of[user] -= 1
+        if not self._open_of[user]:
+            del self._open_of[user]

@@ -74,7 +74,8 @@ def id_of(text: str) -> str | None:
         document = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return document.get("message_id") if isinstance(document, dict) else None
+    name = document.get("message_id") if isinstance(document, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _entry(fields: Mapping[bytes, bytes]) -> tuple[str, str]:

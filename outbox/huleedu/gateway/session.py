@@ -61,7 +61,7 @@ class Session:
     async def run(self) -> Close | None:
         """Serve the socket until it ends, at the latest when its token expires.
 
-        Returns why it is to be closed, or None when the client did that.
+        Returns why it is to be closed, or has been by the library; None when the client did that.
         """
         now = time.time()
         left = min(self.identity.expires_at + self._settings.jwt_leeway_seconds, now + _YEAR) - now
@@ -76,7 +76,14 @@ class Session:
             pass
         finally:
             expiry.cancel()
-        return self._ending.result() if self._ending.done() else None
+        return self._ending.result() if self._ending.done() else self._closed_by_the_library()
+
+    def _closed_by_the_library(self) -> Close | None:
+        """The close frame for a message that was too large, say, or for a broken frame."""
+        protocol = self._connection.protocol
+        if protocol.close_sent is None or protocol.close_rcvd_then_sent:
+            return None
+        return Close(protocol.close_sent.code, protocol.close_sent.reason)
 
     async def _read(self) -> None:
         while True:

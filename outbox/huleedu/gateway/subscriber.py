@@ -18,6 +18,7 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import RedisError
 
 from outbox.huleedu.gateway.settings import GatewaySettings
+from outbox.logs import Throttle
 from outbox.retry import Backoff
 
 _log = structlog.get_logger(__name__)
@@ -63,6 +64,7 @@ class Subscriber:
         self._commands: asyncio.Queue[tuple[str, ...]] | None = None
         self._fences: dict[bytes, asyncio.Future[None]] = {}
         self._numbers = itertools.count()
+        self._throttle = Throttle()
 
     def subscribe(self, channel: str) -> None:
         """Ask for a channel; in force after the next fence, and again after each reconnect."""
@@ -94,8 +96,9 @@ class Subscriber:
             try:
                 await self._serve()
             except* (RedisError, OSError, TimeoutError, Unreachable) as problems:
-                reason = problems.exceptions[0]
-                _log.warning("redis.lost", reason=f"{type(reason).__name__}: {reason}", was_up=self.up)
+                if self._throttle.passes("redis.lost"):
+                    reason = problems.exceptions[0]
+                    _log.warning("redis.lost", reason=f"{type(reason).__name__}: {reason}", was_up=self.up)
             failures = 1 if self.up else failures + 1
             if self.up:
                 self.up = False

