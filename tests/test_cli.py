@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from outbox.cli import COMMANDS, main
+from tests.support import waiting
 from tests.support.relay import RelayProcess
 
 Run = Callable[..., Awaitable[Result]]
@@ -345,7 +346,7 @@ class Sink:
 async def hanging(
     relay_process: Callable[..., Awaitable[RelayProcess]], database: str, tmp_path: Path
 ) -> Callable[..., Awaitable[RelayProcess]]:
-    """Starts a relay that is in the middle of a send which never ends, and was told to stop."""
+    """Starts a relay; it is in the middle of a send which never ends."""
     (tmp_path / "hanging.py").write_text(HANGING_SINK)
     connection = await asyncpg.connect(database)
     try:
@@ -361,8 +362,6 @@ async def hanging(
             {"OUTBOX_DATABASE_URL": database, "OUTBOX_SINKS": "hanging=hanging:Sink", **settings}
         )
         await relay.event("pump.fetched", rows=1)
-        relay.terminate()
-        await relay.event("relay.stopping", reason="SIGTERM")
         return relay
 
     return start
@@ -371,13 +370,31 @@ async def hanging(
 async def test_a_second_signal_ends_it_at_once(hanging: Callable[..., Awaitable[RelayProcess]]) -> None:
     relay = await hanging()
     relay.terminate()
+    await relay.event("relay.stopping", reason="SIGTERM")
+    relay.terminate()
     assert await relay.exited(deadline=5) == -signal.SIGTERM
 
 
 async def test_the_grace_period_is_kept(hanging: Callable[..., Awaitable[RelayProcess]]) -> None:
     relay = await hanging(OUTBOX_SHUTDOWN_GRACE_SECONDS="200ms")
+    relay.terminate()
     assert await relay.exited(deadline=5) == 1
     assert relay.other_output[-1].startswith("Error: Not done within OUTBOX_SHUTDOWN_GRACE_SECONDS=0.2;")
+
+
+async def test_a_relay_that_hangs_is_not_ready(hanging: Callable[..., Awaitable[RelayProcess]]) -> None:
+    relay = await hanging(OUTBOX_STALL_AFTER_SECONDS="500ms")
+    port = (await relay.event("http.listening"))["port"]
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+
+        async def unready() -> bool:
+            return (await client.get("/readyz")).status_code == 503
+
+        assert not await unready()
+        await waiting.until(unready)
+        (reason,) = (await client.get("/readyz")).json()["reasons"]
+        assert reason.startswith("hanging stalls: ")
+        assert (await client.get("/livez")).status_code == 200
 
 
 async def test_without_the_web_extra_it_runs_without_http(
