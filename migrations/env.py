@@ -35,6 +35,7 @@ def configure(connection: Connection | None) -> None:
     context.configure(
         connection=connection,
         dialect_name="postgresql",
+        dialect_opts={"paramstyle": "named"},  # else percent signs are doubled in printed statements
         target_metadata=metadata(),
         version_table=VERSION_TABLE,
         include_name=ours,

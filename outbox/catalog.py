@@ -55,7 +55,7 @@ WITH here AS (
     FROM pg_proc p JOIN here ON here.oid = pronamespace
     WHERE starts_with(proname, 'outbox_') AND prokind = 'f'
 )
-SELECT name, replace(concat_ws(' -- ', definition, comment), prefix, '') FROM found, here
+SELECT name, concat_ws(' -- ', replace(definition, prefix, ''), comment) FROM found, here
 """
 
 

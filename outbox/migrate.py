@@ -8,6 +8,7 @@ for it. Only this module needs Alembic.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,9 @@ from outbox.errors import SchemaError
 from outbox.schema import REVISIONS
 from outbox.settings import Settings
 
+# What Alembic offers to its scripts, `alembic.context` and `op`, is global to the process.
+_one_at_a_time = threading.Lock()
+
 
 def upgrade(settings: Settings, revision: str = "head") -> None:
     """Migrate up to `revision`; does nothing where the database is there already.
@@ -29,19 +33,19 @@ def upgrade(settings: Settings, revision: str = "head") -> None:
     Raises `OperatorError` where the database cannot be reached or refuses, `SchemaError` where it is at a
     migration of a newer version.
     """
-    with _known_revisions():
+    with _alembic():
         command.upgrade(config(settings), revision)
 
 
 def downgrade(settings: Settings, revision: str = "base") -> None:
     """Migrate down to `revision`; `base` drops every table of the outbox with what is in it."""
-    with _known_revisions():
+    with _alembic():
         command.downgrade(config(settings), revision)
 
 
 def sql(settings: Settings, output: TextIO, revision: str = "head") -> None:
     """Write the statements of a migration from nothing to `revision`, for those who run SQL by hand."""
-    with _known_revisions():
+    with _alembic():
         command.upgrade(config(settings, output), revision, sql=True)
 
 
@@ -60,10 +64,11 @@ def _scripts() -> Path:
 
 
 @contextmanager
-def _known_revisions() -> Iterator[None]:
-    """Say in one line what a revision means that is not among ours."""
+def _alembic() -> Iterator[None]:
+    """Run a command, one at a time; say in one line what a revision means that is not among ours."""
     try:
-        yield
+        with _one_at_a_time:
+            yield
     except CommandError as error:
         if not isinstance(error.__cause__, ResolutionError):
             raise SchemaError(str(error)) from error
