@@ -42,6 +42,7 @@ RIGHTS: Mapping[Part, Mapping[str, str]] = {
         "outbox_queue": "SELECT, UPDATE, DELETE",
         "outbox_receipts": "SELECT, INSERT",
         "outbox_lanes": "SELECT, UPDATE",
+        "outbox_sinks": "SELECT, UPDATE",
     },
     "reader": _READ,
     "consumer": {"outbox_inbox": "SELECT, INSERT, DELETE"},

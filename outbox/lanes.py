@@ -117,13 +117,13 @@ class Statements:
         """
         self.renew = f"""
             WITH mine AS (
-                SELECT sink, lane, rewind_id FROM {prefix}outbox_lanes
+                SELECT sink, lane FROM {prefix}outbox_lanes
                 WHERE owner = $1 ORDER BY sink, lane FOR UPDATE
             )
             UPDATE {prefix}outbox_lanes l
-            SET expires_at = clock_timestamp() + $2::double precision * interval '1 second', rewind_id = NULL
+            SET expires_at = clock_timestamp() + $2::double precision * interval '1 second'
             FROM mine WHERE l.sink = mine.sink AND l.lane = mine.lane
-            RETURNING l.sink, l.lane, l.epoch, mine.rewind_id
+            RETURNING l.sink, l.lane, l.epoch
         """
         self.take = f"""
             WITH free AS (
@@ -132,7 +132,7 @@ class Statements:
                 ORDER BY random() LIMIT $3 FOR UPDATE SKIP LOCKED
             )
             UPDATE {prefix}outbox_lanes l
-            SET owner = $1, epoch = epoch + 1, rewind_id = NULL,
+            SET owner = $1, epoch = epoch + 1,
                 expires_at = clock_timestamp() + $4::double precision * interval '1 second'
             FROM free WHERE l.sink = free.sink AND l.lane = free.lane
             RETURNING l.lane, l.epoch
@@ -225,10 +225,6 @@ class Lanes:
         if lost:
             lanes.forget(lost)
             emit("lanes.lost", sink=lanes.sink, lanes=sorted(lost))
-        for record in renewed:
-            lane = lanes.owned.get(record["lane"])
-            if lane and record["rewind_id"] is not None:
-                lane.rewind(record["rewind_id"])
 
     async def _take(self, connection: asyncpg.Connection, lanes: SinkLanes, count: int) -> None:
         taken = await connection.fetch(

@@ -27,7 +27,7 @@ from outbox.verdict import Verdict, highest_in_line
 from outbox.wake import Wake
 
 _LOOK_BACK_SECONDS = 60.0
-"""How often the floors are forgotten, for whatever was overlooked: a hold ended by hand, say."""
+"""How often the floors are forgotten, for whatever was changed by hand."""
 
 _JITTER = iter(random, None)
 _BY_ID = attrgetter("id")
@@ -57,6 +57,7 @@ class Pump:
         self._last_id = 0
         self._turn = 0
         self._closings = 0
+        self._holds_ended = 0
         self._looked_back = monotonic()
         self._unsettled: list[tuple[Delivery, Sent]] = []
 
@@ -85,7 +86,6 @@ class Pump:
                 return 0, False
             began = monotonic()
             self._rotate(lanes)
-            floors = {lane.number: lane.floor for lane in lanes}
             batch = await self._fetch(store, lanes, admission)
             deliveries = batch.deliveries
             if not deliveries:
@@ -96,7 +96,7 @@ class Pump:
                 return 0, False
             verdict = await self._send(deliveries, admission)
             await self._settle(store, lanes, verdict, began)
-            self._advance(lanes, floors, batch, verdict)
+            self._advance(lanes, batch, verdict)
             return verdict.settled, batch.full
 
     def _rotate(self, lanes: list[Lane]) -> None:
@@ -120,7 +120,12 @@ class Pump:
             rows=1 if admission.probing else self._settings.batch_size,
             budget=self._settings.batch_bytes,
             without=admission.without,
+            holds_ended=self._holds_ended,
         )
+        if batch.snapshot.holds_ended != self._holds_ended:
+            self._holds_ended = batch.snapshot.holds_ended
+            for lane in lanes:
+                lane.floor = 0
         size = sum(delivery.bytes for delivery in batch.deliveries)
         emit(
             "pump.fetched", sink=self._served.name, pump=self._number, rows=len(batch.deliveries), bytes=size
@@ -230,12 +235,10 @@ class Pump:
         for destination, reason in verdict.down.items():
             breakers.trip(destination, reason)
 
-    def _advance(self, lanes: Sequence[Lane], floors: dict[int, int], batch: Batch, verdict: Verdict) -> None:
+    def _advance(self, lanes: Sequence[Lane], batch: Batch, verdict: Verdict) -> None:
         highest = highest_in_line(batch.deliveries)
         snapshot = batch.snapshot
         for lane in lanes:
-            if lane.floor != floors[lane.number]:
-                continue  # Sent back meanwhile, by a hold that ended.
             reach = self._last_id
             if batch.full:
                 if lane.number not in highest:

@@ -305,11 +305,6 @@ def _lanes(tables: MetaData) -> None:
             comment="Raised by each change of owner; fences a former owner's writes.",
         ),
         _time("expires_at", "The lease: free from then on. Moved by each heartbeat."),
-        Column(
-            "rewind_id",
-            BigInteger,
-            comment="A hold ended at this id: the owner looks again from there. Cleared by its heartbeat.",
-        ),
         CheckConstraint(f"lane BETWEEN 0 AND {LANES - 1}", name="lane_range"),
         CheckConstraint("(owner IS NULL) = (expires_at IS NULL)", name="owner_has_lease"),
         comment="Who owns which lane of which sink, and until when.",
@@ -351,8 +346,16 @@ def _sinks(tables: MetaData) -> None:
             comment="continue: a parked delivery's key goes on; hold: it waits.",
         ),
         _time("updated_at", "When a relay last wrote it.", nullable=False, server_default=_NOW),
+        Column(
+            "holds_ended",
+            BigInteger,
+            nullable=False,
+            server_default=text("0"),
+            comment="How often holds were ended by others than their lane's owner, who looks again "
+            "from the beginning when it grows.",
+        ),
         CheckConstraint("on_park IN ('continue', 'hold')", name="on_park_known"),
-        comment="What the view needs of the relay's settings; written by each relay when it starts.",
+        comment="What all relays and the view need to know of a sink; written by each relay when it starts.",
     )
 
 

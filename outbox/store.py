@@ -62,6 +62,11 @@ class Snapshot(NamedTuple):
     *over*: a transaction that has its xid and is still open can be above that."""
     last_id: int
     """The newest id drawn about then, perhaps a little later."""
+    holds_ended: int
+    """How often others than a lane's owner have ended holds of this sink."""
+
+
+_SNAPSHOT = len(Snapshot._fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +93,16 @@ class Statements:
         """Deliveries that may go out now, of the lanes given, each lane from its floor.
 
         Retries and scheduled deliveries that are due come first within a lane. A delivery is held
-        while an earlier one of its key blocks. Bytes are summed before any payload is read.
+        while an earlier one of its key blocks. Bytes are summed before any payload is read. Floors count
+        only if nobody else has ended a hold since: what waited for it is below them.
         """
         return self._fill("""
-            SELECT delivery.*, snapshot.xmin, snapshot.next_xid, snapshot.last_id
+            SELECT delivery.*, snapshot.xmin, snapshot.next_xid, snapshot.last_id, snapshot.holds_ended
             FROM (
                 SELECT pg_snapshot_xmin(now)::text::bigint AS xmin,
                        pg_snapshot_xmin(now)::text::bigint + age(xid(pg_snapshot_xmin(now))) AS next_xid,
-                       (SELECT last_value - (NOT is_called)::integer FROM {schema}outbox_id_seq) AS last_id
+                       (SELECT last_value - (NOT is_called)::integer FROM {schema}outbox_id_seq) AS last_id,
+                       (SELECT holds_ended FROM {schema}outbox_sinks WHERE sink = $1) AS holds_ended
                 FROM pg_current_snapshot() AS now
             ) AS snapshot
             LEFT JOIN LATERAL (
@@ -108,6 +115,9 @@ class Statements:
                     SELECT due.*, sum(due.bytes) OVER (ROWS UNBOUNDED PRECEDING) AS running
                     FROM unnest($2::smallint[], $3::bigint[]) AS place (lane, floor)
                     CROSS JOIN LATERAL (
+                        SELECT CASE WHEN snapshot.holds_ended = $7 THEN place.floor ELSE 0 END AS id
+                    ) AS floor
+                    CROSS JOIN LATERAL (
                         (SELECT q.* FROM {schema}outbox_queue q
                          WHERE q.sink = $1 AND q.lane = place.lane AND q.due_at <= now()
                            AND q.destination_hash <> ALL (
@@ -116,7 +126,7 @@ class Statements:
                          ORDER BY q.due_at, q.id LIMIT $4)
                         UNION ALL
                         (SELECT q.* FROM {schema}outbox_queue q
-                         WHERE q.sink = $1 AND q.lane = place.lane AND q.id > place.floor
+                         WHERE q.sink = $1 AND q.lane = place.lane AND q.id > floor.id
                            AND q.due_at IS NULL AND q.parked_at IS NULL
                            AND q.destination_hash <> ALL (
                                ARRAY(SELECT hashtextextended(d, 0) FROM unnest($6::text[]) AS d))
@@ -136,7 +146,7 @@ class Statements:
     def deliver(self) -> str:
         """A delivered mark is a fact: accepted from whoever brings it, recorded once.
 
-        Where it ended the hold of a lane that somebody else owns, that owner is told.
+        Where it ended a hold in a lane that somebody else owns, that owner is told.
         """
         return self._fill("""
             WITH done AS (
@@ -151,9 +161,11 @@ class Statements:
                     (id, outcome, attempts, partition, partition_offset, receivers)
                 SELECT id, 'delivered', attempts, partition, partition_offset, receivers FROM done
             ), told AS (
-                UPDATE {schema}outbox_lanes l SET rewind_id = least(l.rewind_id, released.id)
-                FROM (SELECT lane, min(id) AS id FROM done WHERE blocks GROUP BY lane) AS released
-                WHERE l.sink = $1 AND l.lane = released.lane AND l.owner IS DISTINCT FROM $2
+                UPDATE {schema}outbox_sinks SET holds_ended = holds_ended + 1
+                WHERE sink = $1 AND EXISTS (
+                    SELECT FROM done
+                    JOIN {schema}outbox_lanes l ON l.sink = $1 AND l.lane = done.lane
+                    WHERE done.blocks AND l.owner IS DISTINCT FROM $2)
             )
             SELECT count(*), extract(epoch FROM clock_timestamp() - min(first_due_at))::float FROM done
         """)
@@ -226,7 +238,8 @@ class Statements:
             )
             INSERT INTO {schema}outbox_sinks (sink, stuck_after, on_park) VALUES ($1, $2, $3)
             ON CONFLICT (sink) DO UPDATE
-            SET stuck_after = excluded.stuck_after, on_park = excluded.on_park, updated_at = clock_timestamp()
+            SET stuck_after = excluded.stuck_after, on_park = excluded.on_park,
+                updated_at = clock_timestamp(), holds_ended = outbox_sinks.holds_ended + 1
             WHERE (outbox_sinks.stuck_after, outbox_sinks.on_park) <> (excluded.stuck_after, excluded.on_park)
         """)
 
@@ -280,17 +293,26 @@ class Store:
         self._relay = relay
 
     async def fetch(
-        self, places: Sequence[Place], *, rows: int, budget: int, without: Sequence[str] = ()
+        self,
+        places: Sequence[Place],
+        *,
+        rows: int,
+        budget: int,
+        without: Sequence[str] = (),
+        holds_ended: int = 0,
     ) -> Batch:
         """The next deliveries of these places: at most `rows`, about `budget` bytes, at least one.
 
-        `without` are destinations to leave out. Lanes are served in the order given.
+        `without` are destinations to leave out. Lanes are served in the order given. Unless the
+        snapshot's `holds_ended` is the one given, all floors were taken for zero.
         """
         lanes = [place.lane for place in places]
         floors = [place.floor for place in places]
-        records = await self._run(self._sql.fetch, self._sink, lanes, floors, rows, budget, list(without))
-        snapshot = Snapshot(*records[0][-3:])
-        deliveries = [Delivery._make(record[:-3]) for record in records if record[0] is not None]
+        records = await self._run(
+            self._sql.fetch, self._sink, lanes, floors, rows, budget, list(without), holds_ended
+        )
+        snapshot = Snapshot(*records[0][-_SNAPSHOT:])
+        deliveries = [Delivery._make(record[:-_SNAPSHOT]) for record in records if record[0] is not None]
         full = len(deliveries) >= rows or sum(d.bytes for d in deliveries) >= budget
         return Batch(snapshot, deliveries, full)
 

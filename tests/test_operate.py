@@ -107,9 +107,14 @@ async def states(operator: AsyncConnection) -> dict[int, str]:
     return found
 
 
-async def rewinds(observer: asyncpg.Connection) -> dict[str, int]:
-    rows = await observer.fetch("SELECT sink, rewind_id FROM outbox_lanes WHERE rewind_id IS NOT NULL")
-    return {row["sink"]: row["rewind_id"] for row in rows}
+async def serve(observer: asyncpg.Connection, *sinks: str) -> None:
+    statement = "INSERT INTO outbox_sinks (sink, stuck_after, on_park) VALUES ($1, '5 minutes', 'hold')"
+    await observer.executemany(statement, [(sink,) for sink in sinks])
+
+
+async def holds_ended(observer: asyncpg.Connection) -> dict[str, int]:
+    rows = await observer.fetch("SELECT sink, holds_ended FROM outbox_sinks WHERE holds_ended > 0")
+    return {row["sink"]: row["holds_ended"] for row in rows}
 
 
 async def one_of_each(observer: asyncpg.Connection) -> dict[str, int]:
@@ -303,36 +308,36 @@ async def test_retry_by_key_leaves_other_keys_alone(
 async def test_skip_leaves_a_receipt_and_releases_the_key(
     observer: asyncpg.Connection, operator: AsyncConnection
 ) -> None:
-    await own_all_lanes(observer, "kafka", "redis")
+    await serve(observer, "kafka", "redis")
     first, second = await write(observer, "k", "k")
     (unrelated,) = await write(observer, "k", sink="redis")
     await park(observer, first, blocks=True, uncertain="true")
     assert await states(operator) == {first: "parked", second: "held", unrelated: "ready"}
     assert await operate.skip(operator, Selection(ids=[first])) == Done(rows=1, uncertain=1)
     assert await states(operator) == {first: "skipped", second: "ready", unrelated: "ready"}
-    assert await rewinds(observer) == {"kafka": first}
+    assert await holds_ended(observer) == {"kafka": 1}
     assert await observer.fetchval("SELECT attempts FROM outbox_receipts WHERE id = $1", first) == 10
 
 
-async def test_a_rewind_goes_to_the_earliest_release(
+async def test_each_skip_tells_that_holds_ended(
     observer: asyncpg.Connection, operator: AsyncConnection
 ) -> None:
-    await own_all_lanes(observer, "kafka")
+    await serve(observer, "kafka", "redis")
     first, second = await write(observer, "k", "k")
     await park(observer, first, second, blocks=True)
     await operate.skip(operator, Selection(ids=[second]))
     await operate.skip(operator, Selection(ids=[first]))
-    assert await rewinds(observer) == {"kafka": first}
+    assert await holds_ended(observer) == {"kafka": 2}
 
 
 async def test_skipping_what_holds_nothing_moves_no_floor(
     observer: asyncpg.Connection, operator: AsyncConnection
 ) -> None:
-    await own_all_lanes(observer, "kafka")
+    await serve(observer, "kafka")
     (only,) = await write(observer, "k")
     await park(observer, only)
     await operate.skip(operator, Selection(ids=[only]))
-    assert await rewinds(observer) == {}
+    assert await holds_ended(observer) == {}
 
 
 async def test_all_deliveries_of_a_message(observer: asyncpg.Connection, operator: AsyncConnection) -> None:

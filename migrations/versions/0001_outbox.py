@@ -322,12 +322,6 @@ def create_tables() -> None:
             nullable=True,
             comment="The lease: free from then on. Moved by each heartbeat.",
         ),
-        sa.Column(
-            "rewind_id",
-            sa.BigInteger(),
-            nullable=True,
-            comment="A hold ended at this id: the owner looks again from there. Cleared by its heartbeat.",
-        ),
         sa.CheckConstraint(
             "(owner IS NULL) = (expires_at IS NULL)", name=op.f("outbox_lanes_owner_has_lease")
         ),
@@ -516,9 +510,16 @@ def create_tables() -> None:
             nullable=False,
             comment="When a relay last wrote it.",
         ),
+        sa.Column(
+            "holds_ended",
+            sa.BigInteger(),
+            server_default=sa.text("0"),
+            nullable=False,
+            comment="How often holds were ended by others than their lane's owner, who looks again from the beginning when it grows.",
+        ),
         sa.CheckConstraint("on_park IN ('continue', 'hold')", name=op.f("outbox_sinks_on_park_known")),
         sa.PrimaryKeyConstraint("sink", name=op.f("outbox_sinks_pkey")),
-        comment="What the view needs of the relay's settings; written by each relay when it starts.",
+        comment="What all relays and the view need to know of a sink; written by each relay when it starts.",
     )
     op.create_table(
         "outbox_inbox",

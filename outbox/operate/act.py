@@ -129,22 +129,16 @@ async def _skip(connection: AsyncConnection, picked: Picked) -> Done:
     if gone:
         given_up = [{"id": row.id, "outcome": "skipped", "attempts": row.attempts} for row in gone]
         await connection.execute(insert(receipts), given_up)
-    await _release_keys(connection, [(row.sink, row.lane, row.id) for row in gone if row.blocks])
+    await _tell_owners(connection, {row.sink for row in gone if row.blocks})
     return Done(len(gone), len(picked) - len(gone), sum(row.uncertain for row in gone))
 
 
-async def _release_keys(connection: AsyncConnection, heads: Picked) -> None:
-    # What waited behind these may be below its owner's floor; the owner looks again from there.
-    lanes, ended = table("outbox_lanes"), _unnested(heads)
-    first = (
-        select(ended.c.sink, ended.c.lane, func.min(ended.c.id).label("id"))
-        .group_by(ended.c.sink, ended.c.lane)
-        .subquery("ended_first")
-    )
+async def _tell_owners(connection: AsyncConnection, ended: set[str]) -> None:
+    # What waited may be below its owner's floor. Told in the same transaction, so that nothing newer
+    # of the key goes out before it.
+    sinks = table("outbox_sinks")
     await connection.execute(
-        update(lanes)
-        .where(lanes.c.sink == first.c.sink, lanes.c.lane == first.c.lane)
-        .values(rewind_id=func.least(lanes.c.rewind_id, first.c.id))
+        update(sinks).where(sinks.c.sink.in_(ended)).values(holds_ended=sinks.c.holds_ended + 1)
     )
 
 
