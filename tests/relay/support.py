@@ -1,0 +1,201 @@
+"""Writing for the gated sink, a relay moved by hand, and what must be true of what arrived."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from outbox.lanes import Lane
+from outbox.relay import Relay
+from outbox.settings import Settings, load
+from outbox.store import Store, connect
+from outbox.testing import Attempt, Gate
+from tests.support.waiting import until
+
+SINK = "gated"
+TOPIC = "slots"
+
+QUICK = {
+    "OUTBOX_LEASE_SECONDS": "2",
+    "OUTBOX_HEARTBEAT_SECONDS": "0.2",
+    "OUTBOX_SEND_TIMEOUT_SECONDS": "1",
+    "OUTBOX_POLL_INTERVAL_SECONDS": "0.02",
+    "OUTBOX_ERROR_RETRY_INTERVAL_SECONDS": "0.05",
+    "OUTBOX_BREAKER_LONGEST_SECONDS": "0.1",
+}
+"""A relay that is quick in everything, so that a test need not wait for it."""
+
+_WRITE = """
+    INSERT INTO outbox (message_id, type, sink, destination, key, payload, available_at, expires_at)
+    SELECT gen_random_uuid(), 't.happened', $1, $2, key, $4,
+           clock_timestamp() + $5 * interval '1 second', clock_timestamp() + $6 * interval '1 second'
+    FROM unnest($3::text[]) WITH ORDINALITY AS given (key, position) ORDER BY position
+    RETURNING id
+"""
+
+
+async def write(
+    connection: asyncpg.Connection,
+    keys: Iterable[str | None],
+    *,
+    sink: str = SINK,
+    destination: str = TOPIC,
+    payload: bytes = b"{}",
+    available_in: float | None = None,
+    expires_in: float | None = None,
+) -> list[int]:
+    """One delivery for each key, in this order, by one statement; returns their ids."""
+    records = await connection.fetch(_WRITE, sink, destination, list(keys), payload, available_in, expires_in)
+    return [record["id"] for record in records]
+
+
+def settings_of(environment: Mapping[str, str]) -> Settings:
+    return load(environment, Path("/nonexistent/.env"))
+
+
+async def emptied(connection: asyncpg.Connection, *, deadline: float = 30.0, but: int = 0) -> None:
+    """Return once the queue holds no more than so many deliveries."""
+
+    async def is_empty() -> bool:
+        left: int = await connection.fetchval("SELECT count(*) FROM outbox_queue")
+        return left <= but
+
+    await until(is_empty, deadline=deadline)
+
+
+async def arrived(gate: Gate, count: int, *, deadline: float = 20.0) -> None:
+    """Return once at least so many deliveries arrived, what arrived twice counted twice."""
+
+    async def have() -> bool:
+        return len(gate.arrived) >= count
+
+    await until(have, deadline=deadline)
+
+
+def first_sends(attempts: Iterable[Attempt]) -> dict[tuple[str, str | None], list[int]]:
+    """What arrived, by destination and key, each id where it arrived first."""
+    found: dict[tuple[str, str | None], dict[int, None]] = defaultdict(dict)
+    for attempt in attempts:
+        if attempt.arrived:
+            found[attempt.destination, attempt.key].setdefault(attempt.id)
+    return {key: list(ids) for key, ids in found.items()}
+
+
+def inversions(attempts: Iterable[Attempt]) -> list[tuple[int, int]]:
+    """Pairs of ids of one key of which the higher arrived first before the lower did."""
+    return [
+        (before, after)
+        for ids in first_sends(attempts).values()
+        for before, after in zip(ids, ids[1:], strict=False)
+        if before > after
+    ]
+
+
+def unexplained(attempts: Sequence[Attempt], crashed: Collection[int]) -> list[Attempt]:
+    """What arrived and was sent again all the same, though no crash and no uncertain answer says why."""
+    last = {attempt.id: place for place, attempt in enumerate(attempts) if attempt.arrived}
+    return [
+        attempt
+        for place, attempt in enumerate(attempts)
+        if attempt.arrived
+        and place != last[attempt.id]
+        and attempt.answer == "sent"
+        and attempt.pid not in crashed
+    ]
+
+
+class ByHand:
+    """A relay with one pump per sink, of which each step is taken when the test says so."""
+
+    def __init__(self, relay: Relay, connection: asyncpg.Connection, stores: Mapping[str, Store]) -> None:
+        self._relay = relay
+        self._connection = connection
+        self._stores = stores
+
+    @classmethod
+    @asynccontextmanager
+    async def made(cls, environment: Mapping[str, str]) -> AsyncIterator[ByHand]:
+        """One that has joined and owns nothing yet."""
+        settings = settings_of({**environment, "OUTBOX_PUMPS": "1"})
+        relay = Relay(settings)
+        async with AsyncExitStack() as stack:
+            connection = await stack.enter_async_context(connect(settings, "by hand"))
+            stores = {}
+            for served in relay._served:
+                own = await stack.enter_async_context(connect(settings, "pump by hand"))
+                stores[served.name] = Store(own, settings, served.name, relay._lanes.relay)
+                await served.sink.start()
+                relay._lanes.serve(served.name)
+            await relay._lanes.join(connection)
+            await relay._maintenance.publish_settings(connection)
+            yield cls(relay, connection, stores)
+
+    def lane(self, number: int, sink: str = SINK) -> Lane:
+        """A lane that it owns."""
+        return self._relay._lanes.of(sink).owned[number]
+
+    @property
+    def owned(self) -> set[int]:
+        """The lanes that it owns."""
+        return set(self._relay._lanes.of(SINK).owned)
+
+    async def beat(self) -> None:
+        """One heartbeat."""
+        await self._relay._lanes.tick(self._connection)
+
+    async def turn(self, sink: str = SINK) -> int:
+        """One round of its pump; returns how many deliveries were settled."""
+        rows, _ = await self._relay._pumps[sink][0]._round(self._stores[sink])
+        return rows
+
+    async def rows_read(self, sink: str = SINK) -> int:
+        """How many rows the next fetch of its pump reads, from all tables."""
+        lanes = self._relay._lanes.of(sink).owned.values()
+        store = self._stores[sink]
+        found = await store._connection.fetchval(
+            f"EXPLAIN (ANALYZE, FORMAT JSON) {store._sql.fetch}",
+            sink,
+            [lane.number for lane in lanes],
+            [lane.floor for lane in lanes],
+            2_000,
+            4_000_000,
+            [],
+            self._relay._pumps[sink][0]._holds_ended,
+        )
+        return _rows_read(json.loads(found)[0]["Plan"])
+
+    async def leave(self) -> None:
+        """Give all lanes back."""
+        await self._relay._lanes.leave(self._connection)
+
+    async def work(self, sink: str = SINK) -> int:
+        """Rounds until one settles nothing, with heartbeats; returns how many deliveries were settled."""
+        total = 0
+        while rows := await self.turn(sink):
+            total += rows
+            await self.beat()
+        return total
+
+
+def _rows_read(plan: Mapping[str, Any]) -> int:
+    own = 0
+    if "Relation Name" in plan:
+        removed = sum(count for name, count in plan.items() if name.startswith("Rows Removed"))
+        own = (plan["Actual Rows"] + removed) * plan["Actual Loops"]
+    return own + sum(map(_rows_read, plan.get("Plans", ())))
+
+
+async def lane_of(connection: asyncpg.Connection, id_: int) -> int:
+    lane: int = await connection.fetchval("SELECT lane FROM outbox WHERE id = $1", id_)
+    return lane
+
+
+async def state(connection: asyncpg.Connection, id_: int) -> Any:
+    """Its row of the view `outbox_state`."""
+    return await connection.fetchrow("SELECT * FROM outbox_state WHERE id = $1", id_)

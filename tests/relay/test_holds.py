@@ -1,0 +1,137 @@
+"""A failed delivery holds its key, and nothing but its key, until somebody ends that."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+
+from outbox import operate
+from outbox.database import connect
+from outbox.operate import Selection
+from outbox.testing import Fault, Gate
+from tests.relay.support import (
+    ByHand,
+    inversions,
+    settings_of,
+    state,
+    write,
+)
+from tests.support.waiting import until
+
+
+async def skip(environment: dict[str, str], *ids: int) -> None:
+    async with connect(settings_of(environment)) as operator:
+        await operate.skip(operator, Selection(ids=ids))
+
+
+async def retry(environment: dict[str, str], *ids: int) -> None:
+    async with connect(settings_of(environment)) as operator:
+        await operate.retry(operator, Selection(ids=ids))
+
+
+SLOW_RETRY = {
+    "OUTBOX_ERROR_RETRY_INTERVAL_SECONDS": "30d",  # With full jitter: hardly ever soon.
+    "OUTBOX_RETRY_LONGEST_INTERVAL_SECONDS": "30d",
+}
+HOLD = {"OUTBOX_ON_PARK": "hold"}
+
+
+async def test_a_key_waits_for_its_first_delivery_and_others_do_not(
+    by_hand: ByHand, connection: asyncpg.Connection, gate: Gate
+) -> None:
+    ids = await write(connection, ["a", "b"] * 3)
+    gate.set(Fault(kind="transient", id=ids[0]))
+    await by_hand.work()
+    assert gate.arrived == ids[1::2]
+    assert (await state(connection, ids[0]))["state"] == "retrying"
+    assert (await state(connection, ids[2]))["state"] == "held"
+    gate.set()
+    await delivered(by_hand, connection)
+    assert gate.arrived == ids[1::2] + ids[::2]
+
+
+async def delivered(by_hand: ByHand, connection: asyncpg.Connection, *, but: int = 0) -> None:
+    """Take turns until all is delivered."""
+
+    async def done() -> bool:
+        await by_hand.turn()
+        left: int = await connection.fetchval("SELECT count(*) FROM outbox_queue")
+        return left <= but
+
+    await until(done)
+
+
+async def test_100_000_followers_of_a_held_key_do_not_slow_its_lane(
+    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate
+) -> None:
+    head, *_, last = await write(connection, ["a"] * 100_001)
+    gate.set(Fault(kind="transient", key="a"))
+    async with ByHand.made({**environment, **SLOW_RETRY}) as owner:
+        await owner.beat()
+        lane = owner.lane((await state(connection, head))["lane"])
+        for _ in range(4):
+            await owner.turn()
+        assert lane.floor == last
+        await connection.execute("VACUUM ANALYZE outbox_queue")
+        assert await owner.rows_read() < 100
+        await owner.leave()
+
+    async with ByHand.made({**environment, **SLOW_RETRY}) as successor:
+        await successor.beat()
+        gate.set()
+        for _ in range(4):
+            await successor.turn()
+        assert gate.arrived == []
+        assert await successor.rows_read() < 100
+        await retry(environment, head)
+        await successor.work()
+        assert gate.arrived[0] == head
+        assert len(gate.arrived) == 100_001
+        assert inversions(gate.attempts) == []
+
+
+async def test_what_waited_for_a_skipped_delivery_goes_before_what_is_written_then(
+    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate
+) -> None:
+    head, *followers = await write(connection, ["a"] * 4)
+    gate.set(Fault(kind="permanent", id=head))
+    async with ByHand.made({**environment, **HOLD}) as owner:
+        await owner.beat()
+        for _ in range(4):
+            await owner.turn()
+        await skip(environment, head)
+        newer = await write(connection, ["a"])
+        await owner.turn()
+    assert gate.arrived == followers + newer
+
+
+async def test_a_skip_in_the_middle_of_a_round_is_not_forgotten(
+    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate
+) -> None:
+    head, *followers = await write(connection, ["a"] * 4)
+    gate.set(Fault(kind="permanent", id=head), Fault(kind="hold", key="b"))
+    async with ByHand.made({**environment, **HOLD}) as owner:
+        await owner.beat()
+        for _ in range(2):
+            await owner.turn()
+        other = await write(connection, ["b"])
+        turn = asyncio.create_task(owner.turn())  # It read the queue when the key was held.
+        await until(lambda: is_idle(connection, "pump by hand", after="SELECT delivery"))
+        await skip(environment, head)
+        gate.set()
+        await turn
+        assert gate.arrived == other
+        await owner.turn()
+    assert gate.arrived == other + followers
+
+
+async def is_idle(connection: asyncpg.Connection, name: str, *, after: str) -> bool:
+    """Whether that session waits for its client after such a statement."""
+    found: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = $1"
+        " AND state = 'idle' AND query LIKE '%' || $2 || '%')",
+        name,
+        after,
+    )
+    return found
