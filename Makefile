@@ -12,6 +12,7 @@ up: $(VENV)/with-demo
 
 test: $(VENV)/with-dev
 	$(BIN)/python tests/support/programs.py
+	-$(BIN)/python -m outbox.devstack.jars
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

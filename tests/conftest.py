@@ -161,7 +161,7 @@ async def second_broker(own_kafka: Kafka) -> AsyncIterator[Kafka]:
     """A second broker, node 2, in the cluster of `own_kafka`: the one that may go away."""
     async with AsyncExitStack() as stack:
         yield await servers.start(
-            stack, lambda: Kafka(leader=own_kafka, node=2, properties=servers.KAFKA_PROPERTIES)
+            stack, lambda: Kafka(controller=own_kafka, node=2, properties=servers.KAFKA_PROPERTIES)
         )
 
 

@@ -80,6 +80,7 @@ def _end(server: subprocess.Popen[bytes], stop_signal: int) -> None:
     _signal([root], stop_signal)
     _, alive = psutil.wait_procs(tree, timeout=GRACE_SECONDS)
     _signal(alive, signal.SIGKILL)
+    psutil.wait_procs(alive, timeout=GRACE_SECONDS)
 
 
 def _signal(processes: list[psutil.Process], number: int) -> None:

@@ -31,15 +31,19 @@ COORDINATES = (f"org.apache.kafka:kafka_2.13:{KAFKA}", f"org.slf4j:slf4j-simple:
 
 async def kafka_jars(report: Callable[[str], None]) -> Path:
     """The directory of Kafka's jars; `report` hears how their download goes (45 MB) if it is needed."""
-    jars = GlobalSettings.load().cache_dir / "outbox" / f"kafka-{KAFKA}-slf4j-{SLF4J}"
+    jars = _place()
     if not jars.is_dir():
-        await _fetch_apart(jars, report)
+        await _fetch_apart(report)
     return jars
 
 
-async def _fetch_apart(jars: Path, report: Callable[[str], None]) -> None:
+def _place() -> Path:
+    return GlobalSettings.load().cache_dir / "outbox" / f"kafka-{KAFKA}-slf4j-{SLF4J}"
+
+
+async def _fetch_apart(report: Callable[[str], None]) -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", __name__, str(jars), stdout=asyncio.subprocess.PIPE
+        sys.executable, "-m", __name__, stdout=asyncio.subprocess.PIPE
     )
     said = "it said nothing"
     try:
@@ -82,11 +86,13 @@ def _resolve(repository: Path) -> list[Any]:
     return [dependency.artifact for dependency in needed]
 
 
-def main(jars: Path) -> int:
-    """Fetch the jars into that directory, saying how it goes, one line a step; the last is the error."""
+def main() -> int:
+    """Fetch the jars if they are not there, a line for each step; the last one is the error, if any."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    jars = _place()
     try:
-        _fetch(jars)
+        if not jars.is_dir():
+            _fetch(jars)
     except (OSError, RuntimeError) as error:
         click.echo(str(error).partition("\n")[0][:300] or type(error).__name__)
         return 1
@@ -96,4 +102,4 @@ def main(jars: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main())

@@ -26,10 +26,10 @@ JVM = ("-Xmx350m", "-XX:+UseSerialGC")
 
 
 class Kafka(Server):
-    """A broker of its own cluster, or one that joins the cluster of `leader`, with another `node` id.
+    """A broker that is its own controller, or another `node` in the cluster of `controller`.
 
-    The leader alone is the controller: any other broker may go away and its partitions find new
-    leaders. `properties` are added to ours; `report` hears what the download of the jars does.
+    Those others may go away, and their partitions find new leaders. `properties` are added to ours;
+    `report` hears how the download of the jars goes.
     """
 
     name = "kafka"
@@ -38,16 +38,16 @@ class Kafka(Server):
         self,
         home: Path | None = None,
         *,
-        leader: Kafka | None = None,
+        controller: Kafka | None = None,
         node: int = 1,
         properties: Mapping[str, str] | None = None,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         super().__init__(home)
         self.node = node
-        self.controller_port: int = leader.controller_port if leader else free_port()
+        self.controller_port: int = controller.controller_port if controller else free_port()
         self.properties = properties or {}
-        self._is_leader = leader is None
+        self._is_controller = controller is None
         self._report = report
 
     @property
@@ -62,11 +62,14 @@ class Kafka(Server):
         lines = [f"{name}={value}\n" for name, value in self._all_properties().items()]
         self._file.write_text("".join(lines))
         if not (self._logs / "meta.properties").exists():
-            await asyncio.to_thread(self._format)
+            format_logs = ["format", "--cluster-id", CLUSTER_ID, "--config", str(self._file)]
+            await self.run(
+                self._java_command("-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", *format_logs)
+            )
 
     def command(self) -> list[str]:
         """The broker's command line."""
-        return self._run(*JVM, "kafka.Kafka", str(self._file))
+        return self._java_command(*JVM, "kafka.Kafka", str(self._file))
 
     async def answers(self) -> bool:
         """Whether it serves metadata, itself among the brokers."""
@@ -81,17 +84,6 @@ class Kafka(Server):
         finally:
             await client.close()
 
-    def _format(self) -> None:
-        format_logs = ["format", "--cluster-id", CLUSTER_ID, "--config", str(self._file)]
-        made = subprocess.run(  # noqa: S603
-            self._run("-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", *format_logs),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if made.returncode != 0:
-            raise DevstackError(f"Kafka's format failed: {(made.stderr or made.stdout).strip()}")
-
     @property
     def _file(self) -> Path:
         return self.home / "broker.properties"
@@ -100,19 +92,20 @@ class Kafka(Server):
     def _logs(self) -> Path:
         return self.home / "logs"
 
-    def _run(self, *arguments: str) -> list[str]:
+    def _java_command(self, *arguments: str) -> list[str]:
         # Warnings and errors of the broker go to its log.
         level = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
         return [str(self._java), level, "-cp", f"{self._jars}/*", *arguments]
 
     def _all_properties(self) -> dict[str, str]:
-        broker, controller = f"PLAINTEXT://{HOST}:{self.port}", f"CONTROLLER://{HOST}:{self.controller_port}"
+        broker = f"PLAINTEXT://{HOST}:{self.port}"
+        controller = f"CONTROLLER://{HOST}:{self.controller_port}"
         return {
             "node.id": str(self.node),
-            "process.roles": "broker,controller" if self._is_leader else "broker",
+            "process.roles": "broker,controller" if self._is_controller else "broker",
             "controller.quorum.voters": f"1@{HOST}:{self.controller_port}",
             "controller.listener.names": "CONTROLLER",
-            "listeners": f"{broker},{controller}" if self._is_leader else broker,
+            "listeners": f"{broker},{controller}" if self._is_controller else broker,
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "log.dirs": str(self._logs),
             # Sizes and delays for a small cluster that is young and near.

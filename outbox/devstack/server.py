@@ -87,18 +87,10 @@ class Server(ABC):
 
     async def start(self, timeout: float = 60.0) -> None:  # noqa: ASYNC109
         """Start it and wait until it answers, at most `timeout` seconds."""
+        await self.stop()
         self.home.mkdir(parents=True, exist_ok=True)
         await self.prepare()
-        self._process = GuardedProcess(
-            Program(
-                command=self.command(),
-                log=self.log,
-                cwd=self.home,
-                stop_signal=self.stop_signal,
-                user=self.user,
-                remove=self.home if self.temporary else None,
-            )
-        )
+        self._process = self._spawn(self.command())
         try:
             await self._until_it_answers(time.monotonic() + timeout)
         except BaseException:
@@ -111,7 +103,7 @@ class Server(ABC):
             return
         self._process.signal(signal.SIGCONT)
         self._process.signal(self.stop_signal, children=False)
-        if not await self._process.ended(grace):
+        if await self._process.ended(grace) is None:
             await self.kill()
 
     async def kill(self) -> None:
@@ -122,7 +114,6 @@ class Server(ABC):
 
     async def restart(self) -> None:
         """Stop it and start it again."""
-        await self.stop()
         await self.start()
 
     def pause(self) -> None:
@@ -134,6 +125,28 @@ class Server(ABC):
         """SIGCONT."""
         if self._process is not None:
             self._process.signal(signal.SIGCONT)
+
+    async def run(self, command: list[str]) -> None:
+        """Run a program that makes the home ready, as the server's user; it writes to the same log."""
+        self._process = self._spawn(command)
+        try:
+            code = await self._process.ended(within=60.0)
+        finally:
+            await self.kill()
+        if code != 0:
+            raise DevstackError(f"{self.name} cannot be set up in {self.home}: {self._last_words()}")
+
+    def _spawn(self, command: list[str]) -> GuardedProcess:
+        return GuardedProcess(
+            Program(
+                command=command,
+                log=self.log,
+                cwd=self.home,
+                stop_signal=self.stop_signal,
+                user=self.user,
+                remove=self.home if self.temporary else None,
+            )
+        )
 
     async def _until_it_answers(self, deadline: float) -> None:
         while not await self._answers():
