@@ -20,7 +20,9 @@ async def start_gateway(redis_url: str) -> AsyncIterator[StartGateway]:
     async with AsyncExitStack() as stack:
 
         async def start(*, wait: bool = True, **changed: Any) -> Gateway:
-            gateway = await stack.enter_async_context(Gateway(settings(**{"redis_url": redis_url, **changed})))
+            gateway = await stack.enter_async_context(
+                Gateway(settings(**{"redis_url": redis_url, **changed}))
+            )
             if wait:
                 await until(lambda: gateway.ready)
             return gateway

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Origin, Subprotocol
 
 from outbox import new_id
-from outbox.huleedu.gateway import Gateway, GatewaySettings
+from outbox.huleedu.gateway import Gateway, GatewaySettings, metrics
 from outbox.huleedu.gateway.session import Session
 
 SECRET = "a secret of at least thirty-two bytes"
@@ -135,3 +135,8 @@ async def subscribers(redis: Redis, user: str) -> int:
     """How many subscriptions Redis has for a user."""
     [(_, count)] = await redis.pubsub_numsub(f"ws:{user}")
     return int(count)
+
+
+def closed(code: int | str) -> float:
+    """How many sockets the gateways of this process have closed with this code."""
+    return metrics.REGISTRY.get_sample_value("websocket_closed_total", {"code": str(code)}) or 0.0

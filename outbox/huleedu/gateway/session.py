@@ -43,7 +43,8 @@ class Session:
         self._settings = settings
         self._catch_up = catch_up
         self._loop = asyncio.get_running_loop()
-        self._ending: asyncio.Future[Close] = self._loop.create_future()
+        self._close: Close | None = None
+        self._over = asyncio.Event()
         self._queue: asyncio.Queue[tuple[str, float]] = asyncio.Queue(settings.queue_messages)
 
     def offer(self, text: str) -> None:
@@ -55,8 +56,8 @@ class Session:
 
     def end(self, close: Close) -> None:
         """Close the socket; the first reason counts."""
-        if not self._ending.done():
-            self._ending.set_result(close)
+        self._close = self._close or close
+        self._over.set()
 
     async def run(self) -> Close | None:
         """Serve the socket until it ends, at the latest when its token expires.
@@ -69,14 +70,14 @@ class Session:
         try:
             async with asyncio.TaskGroup() as tasks:
                 parts = [tasks.create_task(part) for part in (self._read(), self._write(), self._ping())]
-                await self._ending
+                await self._over.wait()
                 for part in parts:
                     part.cancel()
         except* ConnectionClosed:
             pass
         finally:
             expiry.cancel()
-        return self._ending.result() if self._ending.done() else self._closed_by_the_library()
+        return self._close or self._closed_by_the_library()
 
     def _closed_by_the_library(self) -> Close | None:
         """The close frame for a message that was too large, say, or for a broken frame."""

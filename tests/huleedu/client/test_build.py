@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 from tests.support import servers
 from tests.support.node import CLIENT, npm
@@ -46,3 +47,14 @@ def test_the_client_needs_nothing_else_and_names_no_registry() -> None:
     assert "registry" not in lock
     for module in (CLIENT / "dist").glob("*.js"):
         assert "require(" not in module.read_text()
+
+
+def test_the_wheel_carries_what_a_browser_loads() -> None:
+    root = CLIENT.parents[2]
+    shipped = {
+        str(Path(file.distribution_path).relative_to("outbox/huleedu/client"))
+        for file in WheelBuilder(str(root)).recurse_included_files()
+        if "huleedu/client" in file.distribution_path
+    }
+    assert shipped == {f"dist/{path.name}" for path in (CLIENT / "dist").iterdir()}
+    assert {"dist/client.js", "dist/client.d.ts"} <= shipped

@@ -15,6 +15,7 @@ from tests.huleedu.conftest import StartGateway
 from tests.support.gateway import (
     RESYNC,
     client,
+    closed,
     closing,
     numbers,
     publish,
@@ -132,6 +133,7 @@ async def test_a_gateway_starts_while_redis_is_away(start_gateway: StartGateway,
 
 
 async def test_health_and_metrics(gateway: Gateway, redis: Redis) -> None:
+    before = closed("client")
     async with client(gateway, token("someone-special")) as socket:
         await publish(redis, "someone-special", 1)
         assert await numbers(socket, 1) == [1]
@@ -140,6 +142,7 @@ async def test_health_and_metrics(gateway: Gateway, redis: Redis) -> None:
     assert "websocket_subscriptions 1.0" in text
     assert "websocket_redis_up 1.0" in text
     assert "someone-special" not in text
+    await until(lambda: closed("client") == before + 1)
     assert (await get(gateway, "/livez")).text == "ok\n"
     assert json.loads((await get(gateway, "/readyz")).text) == {"redis": True, "keys": True}
     assert (await get(gateway, "/other")).status_code == 404
