@@ -26,7 +26,9 @@ class RelayProcess:
 
     @classmethod
     async def start(cls, settings: Mapping[str, str], cwd: Path, kill_at: str | None = None) -> Self:
-        """Start one with these `OUTBOX_…` settings and no others.
+        """Start one with these `OUTBOX_…` settings and no others but `SETTINGS`.
+
+        It logs at debug level, for the events of pumps; where it must be fast, ask for info.
 
         With `kill_at` it kills itself (SIGKILL) at that event: `pump.sent`, or `pump.sent:3` for
         the third time.
@@ -117,6 +119,10 @@ class RelayProcess:
 
     def _take(self, line: str) -> None:
         try:
-            self.lines.append(dict(json.loads(line)))
+            said = dict(json.loads(line))
         except ValueError:
             self.other_output.append(line)
+            return
+        # What libraries say while debugging is no event of ours, and much.
+        if "logger" not in said or said["level"] != "debug":
+            self.lines.append(said)
