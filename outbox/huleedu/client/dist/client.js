@@ -61,14 +61,20 @@ class Client {
     close() {
         this.#stop("closed by the page");
     }
+    /** Whatever calls back the page must look afterwards: the page may have closed the connection. */
+    get #stopped() {
+        return this.status.state === "stopped";
+    }
     #begin() {
-        if (this.status.state === "stopped")
+        if (this.#stopped)
             return;
         this.#call(() => this.#options.onStatus?.(this.status));
         this.#pollIfItTakesLong();
         void this.#open();
     }
     async #open() {
+        if (this.#stopped)
+            return;
         this.#leave();
         const attempt = this.#attempt;
         let token;
@@ -135,13 +141,14 @@ class Client {
             this.#resync();
     }
     #lose(code, reason, token) {
-        const stable = this.#openedAt > 0 && Date.now() - this.#openedAt >= this.#timing.stable;
+        const opened = this.#openedAt > 0;
+        const stable = opened && Date.now() - this.#openedAt >= this.#timing.stable;
         this.#openedAt = 0;
         if (stable) {
             this.#failures = 0;
             this.#credential.accepted();
         }
-        const why = reason || "the connection was lost";
+        const why = reason || (opened ? "the connection was lost" : "no connection can be made");
         if (code !== UNAUTHORIZED) {
             this.#fail(why, code);
         }
@@ -168,12 +175,13 @@ class Client {
         this.#pollIfItTakesLong();
     }
     #pollIfItTakesLong() {
-        if (!this.#poller || this.status.state === "polling")
+        if (!this.#poller || this.#stopped || this.status.state === "polling")
             return;
         this.#patience ??= setTimeout(() => {
             this.#patience = undefined;
             this.#tell({ ...this.status, state: "polling" });
-            this.#poller?.start();
+            if (!this.#stopped)
+                this.#poller?.start();
         }, this.#timing.pollAfter);
     }
     #asked(trouble) {
@@ -210,7 +218,8 @@ class Client {
     }
     #resync() {
         this.#call(() => this.#options.onResync?.());
-        this.#poller?.once();
+        if (!this.#stopped)
+            this.#poller?.once();
     }
     #online = () => {
         // The socket, if there seems to be one, belongs to a network that is gone.
@@ -219,13 +228,14 @@ class Client {
         void this.#open();
     };
     #stop(reason, code) {
-        if (this.status.state === "stopped")
+        if (this.#stopped)
             return;
         globalThis.removeEventListener?.("online", this.#online);
         this.#leave();
         clearTimeout(this.#patience);
         this.#poller?.stop();
-        this.#tell(code === undefined ? { state: "stopped", reason } : { state: "stopped", reason, code });
+        this.status = code === undefined ? { state: "stopped", reason } : { state: "stopped", reason, code };
+        this.#report(() => this.#options.onStatus?.(this.status));
     }
     #tell(status) {
         const { state, reason, code } = this.status;
@@ -234,8 +244,13 @@ class Client {
             return;
         this.#call(() => this.#options.onStatus?.(status));
     }
-    /** Calls back the page. What that throws is reported, and does not disturb the connection. */
+    /** Calls back the page, unless it has closed the connection. */
     #call(callback) {
+        if (!this.#stopped)
+            this.#report(callback);
+    }
+    /** What the page's callback throws is reported, and does not disturb the connection. */
+    #report(callback) {
         try {
             callback();
         }

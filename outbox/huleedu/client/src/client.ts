@@ -136,14 +136,20 @@ class Client implements Connection {
     this.#stop("closed by the page");
   }
 
+  /** Whatever calls back the page must look afterwards: the page may have closed the connection. */
+  get #stopped(): boolean {
+    return this.status.state === "stopped";
+  }
+
   #begin(): void {
-    if (this.status.state === "stopped") return;
+    if (this.#stopped) return;
     this.#call(() => this.#options.onStatus?.(this.status));
     this.#pollIfItTakesLong();
     void this.#open();
   }
 
   async #open(): Promise<void> {
+    if (this.#stopped) return;
     this.#leave();
     const attempt = this.#attempt;
     let token: string;
@@ -206,13 +212,14 @@ class Client implements Connection {
   }
 
   #lose(code: number, reason: string, token: string): void {
-    const stable = this.#openedAt > 0 && Date.now() - this.#openedAt >= this.#timing.stable;
+    const opened = this.#openedAt > 0;
+    const stable = opened && Date.now() - this.#openedAt >= this.#timing.stable;
     this.#openedAt = 0;
     if (stable) {
       this.#failures = 0;
       this.#credential.accepted();
     }
-    const why = reason || "the connection was lost";
+    const why = reason || (opened ? "the connection was lost" : "no connection can be made");
     if (code !== UNAUTHORIZED) {
       this.#fail(why, code);
     } else if (this.#credential.refused(token)) {
@@ -240,11 +247,11 @@ class Client implements Connection {
   }
 
   #pollIfItTakesLong(): void {
-    if (!this.#poller || this.status.state === "polling") return;
+    if (!this.#poller || this.#stopped || this.status.state === "polling") return;
     this.#patience ??= setTimeout(() => {
       this.#patience = undefined;
       this.#tell({ ...this.status, state: "polling" });
-      this.#poller?.start();
+      if (!this.#stopped) this.#poller?.start();
     }, this.#timing.pollAfter);
   }
 
@@ -281,7 +288,7 @@ class Client implements Connection {
 
   #resync(): void {
     this.#call(() => this.#options.onResync?.());
-    this.#poller?.once();
+    if (!this.#stopped) this.#poller?.once();
   }
 
   #online = (): void => {
@@ -292,12 +299,13 @@ class Client implements Connection {
   };
 
   #stop(reason: string, code?: number): void {
-    if (this.status.state === "stopped") return;
+    if (this.#stopped) return;
     globalThis.removeEventListener?.("online", this.#online);
     this.#leave();
     clearTimeout(this.#patience);
     this.#poller?.stop();
-    this.#tell(code === undefined ? { state: "stopped", reason } : { state: "stopped", reason, code });
+    this.status = code === undefined ? { state: "stopped", reason } : { state: "stopped", reason, code };
+    this.#report(() => this.#options.onStatus?.(this.status));
   }
 
   #tell(status: Status): void {
@@ -307,8 +315,13 @@ class Client implements Connection {
     this.#call(() => this.#options.onStatus?.(status));
   }
 
-  /** Calls back the page. What that throws is reported, and does not disturb the connection. */
+  /** Calls back the page, unless it has closed the connection. */
   #call(callback: () => void): void {
+    if (!this.#stopped) this.#report(callback);
+  }
+
+  /** What the page's callback throws is reported, and does not disturb the connection. */
+  #report(callback: () => void): void {
     try {
       callback();
     } catch (error) {

@@ -136,6 +136,18 @@ describe("while there is no socket", () => {
     assert.equal(server.asked.length, 2);
   });
 
+  it("does not ask when the page closes the connection as it hears of it", async () => {
+    const page = new Page({
+      poll,
+      onStatus: ({ state }) => {
+        if (state === "polling") page.connection.close();
+      },
+    });
+    await withoutASocket(page);
+    assert.equal(page.connection.status.state, "stopped");
+    assert.deepEqual(server.asked, []);
+  });
+
   it("stops asking when the page closes the connection", async () => {
     const page = await withoutASocket(new Page({ poll }));
     page.connection.close();

@@ -40,7 +40,7 @@ describe("connecting", () => {
     const first = FakeSocket.last;
     pass(10_000);
     assert.ok(first.closed);
-    assert.equal(page.connection.status.reason, "the connection was lost");
+    assert.equal(page.connection.status.reason, "no connection can be made");
   });
 
   it("stops when the address can never work", async () => {
@@ -277,6 +277,56 @@ describe("closing", () => {
     await settle();
     assert.equal(FakeSocket.all.length, 1);
   });
+
+  for (const callback of ["onStatus", "onResync", "onEvent", "onSlotAssigned"] as const) {
+    it(`may be done in ${callback}, which is the last one called`, async () => {
+      const called: string[] = [];
+      const note = (name: string) => (): void => {
+        called.push(name);
+        if (name === callback) page.connection.close();
+      };
+      const page = new Page({
+        poll: { url: "https://app.example.com", batchIds: ["batch"] },
+        onResync: note("onResync"),
+        onEvent: note("onEvent"),
+        onSlotAssigned: note("onSlotAssigned"),
+        onStatus: ({ state }) => {
+          if (state === "open") note("onStatus")();
+        },
+      });
+      await settle();
+      const socket = FakeSocket.last;
+      socket.onopen?.();
+      socket.say(slot(1));
+      socket.say(slot(2));
+      pass(100_000);
+      await settle();
+      assert.equal(called.at(-1), callback);
+      assert.equal(page.connection.status.state, "stopped");
+      assert.equal(FakeSocket.all.length, 1);
+    });
+  }
+
+  for (const code of [1006, 4401]) {
+    it(`may be done when the connection is lost with ${code}`, async () => {
+      let lost = false;
+      const page = new Page({
+        token: async () => "fresh",
+        poll: { url: "https://app.example.com", batchIds: ["batch"] },
+        onStatus: () => {
+          if (lost) page.connection.close();
+        },
+      });
+      await settle();
+      FakeSocket.last.open();
+      lost = true;
+      FakeSocket.last.drop(code);
+      pass(100_000);
+      await settle();
+      assert.equal(page.connection.status.state, "stopped");
+      assert.equal(FakeSocket.all.length, 1);
+    });
+  }
 
   it("may come before anything else", async () => {
     const page = new Page();
