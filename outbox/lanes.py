@@ -115,10 +115,12 @@ class Statements:
             SELECT sink, lane FROM unnest($1::text[]) AS sink, generate_series(0, {LANES - 1}) AS lane
             ON CONFLICT DO NOTHING
         """
+        # A lease that ended is lost even where nobody took it: failures recorded meanwhile were refused,
+        # and a floor that passed them must be forgotten.
         self.renew = f"""
             WITH mine AS (
                 SELECT sink, lane FROM {prefix}outbox_lanes
-                WHERE owner = $1 ORDER BY sink, lane FOR UPDATE
+                WHERE owner = $1 AND expires_at > clock_timestamp() ORDER BY sink, lane FOR UPDATE
             )
             UPDATE {prefix}outbox_lanes l
             SET expires_at = clock_timestamp() + $2::double precision * interval '1 second'
@@ -184,8 +186,6 @@ class Lanes:
     async def tick(self, connection: asyncpg.Connection) -> None:
         """One heartbeat: tell that we live, renew, then take or release towards an even share."""
         self.nudged.clear()
-        if not self._sinks:
-            return
         lease = self._settings.lease_seconds
         await connection.execute(
             self._sql.alive, self.relay, self.name, version("outbox"), list(self._sinks), lease
