@@ -90,14 +90,19 @@ class Pump:
             deliveries = batch.deliveries
             if not deliveries:
                 served.breakers.forfeit(admission)
-            elif monotonic() + served.settings.send_timeout_seconds > served.lanes.deadline:
-                # Another relay could own the lanes before the send is over.
+            elif not self._may_send(lanes):
                 served.breakers.forfeit(admission)
                 return 0, False
             verdict = await self._send(deliveries, admission)
             await self._settle(store, lanes, verdict, began)
             self._advance(lanes, batch, verdict)
             return verdict.settled, batch.full
+
+    def _may_send(self, lanes: Sequence[Lane]) -> bool:
+        """Whether no other relay owns any of these, nor will before the send is over."""
+        mine = self._served.lanes
+        late = monotonic() + self._served.settings.send_timeout_seconds > mine.deadline
+        return not late and all(mine.owned.get(lane.number) is lane for lane in lanes)
 
     def _rotate(self, lanes: list[Lane]) -> None:
         self._turn += 1
