@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,14 @@ async def write(
     *,
     sink: str = SINK,
     destination: str = TOPIC,
-    payload: bytes = b"{}",
-    available_in: float | None = None,
-    expires_in: float | None = None,
+    **more: Any,
 ) -> list[int]:
-    """One delivery for each key, in this order, by one statement; returns their ids."""
-    records = await connection.fetch(_WRITE, sink, destination, list(keys), payload, available_in, expires_in)
+    """One delivery for each key, in this order, by one statement; returns their ids.
+
+    There may be `payload`, and `available_in` and `expires_in` in seconds from now.
+    """
+    more = {"payload": b"{}", "available_in": None, "expires_in": None} | more
+    records = await connection.fetch(_WRITE, sink, destination, list(keys), *more.values())
     return [record["id"] for record in records]
 
 
@@ -92,7 +95,7 @@ def inversions(attempts: Iterable[Attempt]) -> list[tuple[int, int]]:
     return [
         (before, after)
         for ids in first_sends(attempts).values()
-        for before, after in zip(ids, ids[1:], strict=False)
+        for before, after in pairwise(ids)
         if before > after
     ]
 
@@ -199,3 +202,13 @@ async def lane_of(connection: asyncpg.Connection, id_: int) -> int:
 async def state(connection: asyncpg.Connection, id_: int) -> Any:
     """Its row of the view `outbox_state`."""
     return await connection.fetchrow("SELECT * FROM outbox_state WHERE id = $1", id_)
+
+
+async def is_idle(connection: asyncpg.Connection, *, after: str) -> bool:
+    """Whether a pump moved by hand has its answer to such a statement."""
+    found: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'pump by hand'"
+        " AND datname = current_database() AND state = 'idle' AND query LIKE '%' || $1 || '%')",
+        after,
+    )
+    return found

@@ -50,7 +50,7 @@ async def test_what_took_a_lower_id_and_commits_later_is_delivered(
 
 
 async def test_a_transaction_above_all_that_are_over_holds_the_floor(
-    by_hand: ByHand, connection: asyncpg.Connection, database: str, gate: Gate
+    by_hand: ByHand, database: str, gate: Gate
 ) -> None:
     # The snapshot's xmax is one past the newest transaction that is over: here the writer's own.
     async with open_transaction(database) as older, open_transaction(database) as writer:

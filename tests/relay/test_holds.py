@@ -13,6 +13,7 @@ from outbox.testing import Fault, Gate
 from tests.relay.support import (
     ByHand,
     inversions,
+    is_idle,
     settings_of,
     state,
     write,
@@ -117,21 +118,10 @@ async def test_a_skip_in_the_middle_of_a_round_is_not_forgotten(
             await owner.turn()
         other = await write(connection, ["b"])
         turn = asyncio.create_task(owner.turn())  # It read the queue when the key was held.
-        await until(lambda: is_idle(connection, "pump by hand", after="SELECT delivery"))
+        await until(lambda: is_idle(connection, after="SELECT delivery"))
         await skip(environment, head)
         gate.set()
         await turn
         assert gate.arrived == other
         await owner.turn()
     assert gate.arrived == other + followers
-
-
-async def is_idle(connection: asyncpg.Connection, name: str, *, after: str) -> bool:
-    """Whether that session waits for its client after such a statement."""
-    found: bool = await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = $1"
-        " AND state = 'idle' AND query LIKE '%' || $2 || '%')",
-        name,
-        after,
-    )
-    return found
