@@ -70,7 +70,6 @@ def _write(
     rows = encoder.rows(messages)
     if not rows:
         return 0
-    # A session's own execute would want to know which of its engines a text is for.
     connection = session if isinstance(session, Connection) else session.connection()
     statements = _statements(encoder.schema)
     columns = dict(zip(Row._fields, map(list, zip(*rows, strict=True)), strict=True))
