@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from types import TracebackType
 from typing import Protocol
 from uuid import UUID
@@ -122,7 +122,20 @@ def tidy(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
                 event[key] = str(value)
             case set() | frozenset():
                 event[key] = list(value)
+    if "lanes" in event:
+        event["lanes"] = ranges(event["lanes"])
     return event
+
+
+def ranges(numbers: Collection[int]) -> str:
+    """Whole numbers in short: `0-3, 7`."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    return ", ".join("-".join(map(str, part)) for part in parts)
 
 
 class _Stamp:

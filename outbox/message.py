@@ -64,8 +64,8 @@ class Delivery(NamedTuple):
     """An earlier send may have arrived."""
     expired: bool
     """Past `expires_at` by the database's clock when it was read."""
-    bytes: int
-    """Size of payload, key and headers, roughly."""
+    size: int
+    """Bytes of payload, key and headers, roughly."""
     message_id: UUID
     type: str
     destination: str

@@ -116,7 +116,7 @@ _D, _I, _W, _E = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
 
 EVENTS: Mapping[str, Kind] = {
     # The relay's life.
-    "relay.started": Kind(_I, "relay sinks"),
+    "relay.started": Kind(_I, "id sinks"),
     "relay.waiting": Kind(_W, "what reason", same="what reason"),  # postgres, schema, or a sink's name
     "relay.ready": Kind(_I),
     "relay.lost_database": Kind(_W, "reason", lambda _: _DATABASE_LOST.inc()),

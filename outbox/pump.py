@@ -79,21 +79,18 @@ class Pump:
 
     async def _round(self, store: Store) -> tuple[int, bool]:
         served = self._served
-        admission = served.breakers.admit()
-        with served.lanes.at_work(self._number, self._settings.pumps) as lanes:
+        with (
+            served.breakers.admission() as admission,
+            served.lanes.at_work(self._number, self._settings.pumps) as lanes,
+        ):
             if admission.refused or not lanes:
-                served.breakers.forfeit(admission)
                 return 0, False
             began = monotonic()
             self._rotate(lanes)
             batch = await self._fetch(store, lanes, admission)
-            deliveries = batch.deliveries
-            if not deliveries:
-                served.breakers.forfeit(admission)
-            elif not self._may_send(lanes):
-                served.breakers.forfeit(admission)
+            if batch.deliveries and not self._may_send(lanes):
                 return 0, False
-            verdict = await self._send(deliveries, admission)
+            verdict = await self._send(batch.deliveries, admission)
             await self._settle(store, lanes, verdict, began)
             self._advance(lanes, batch, verdict)
             return verdict.settled, batch.full
@@ -131,7 +128,7 @@ class Pump:
             self._holds_ended = batch.snapshot.holds_ended
             for lane in lanes:
                 lane.floor = 0
-        size = sum(delivery.bytes for delivery in batch.deliveries)
+        size = sum(delivery.size for delivery in batch.deliveries)
         emit(
             "pump.fetched", sink=self._served.name, pump=self._number, rows=len(batch.deliveries), bytes=size
         )
@@ -141,11 +138,11 @@ class Pump:
         verdict = Verdict()
         # By id, whatever order the lanes and the retries among them came in.
         batch = sorted(fetched, key=_BY_ID)
-        if admission.probes:
-            batch = self._one_each(batch, admission.probes, verdict)
         if any(delivery.expired for delivery in batch):
             verdict.expired = [d for d in batch if d.expired and not d.uncertain]
             batch = [d for d in batch if not d.expired or d.uncertain]
+        if admission.probes:
+            batch = self._one_each(batch, admission.probes, verdict)
         if batch:
             results = await self._ask(batch)
             verdict.judge(batch, results, self._policy, _JITTER)

@@ -15,14 +15,15 @@ from types import TracebackType
 from typing import Any, Self
 
 import asyncpg
+from structlog.contextvars import bound_contextvars
 
 from outbox.breakers import Breakers
-from outbox.errors import SchemaError, SinkError
+from outbox.catalog import missing
+from outbox.errors import SinkError
 from outbox.lanes import Lanes
 from outbox.maintenance import Maintenance
 from outbox.observe import Health, SinkHealth, emit
 from outbox.pump import Pump, ServedSink
-from outbox.schema import REVISIONS, VERSION_TABLE
 from outbox.settings import Settings, load
 from outbox.sinks import load as load_sink
 from outbox.store import LOST_DATABASE, Store, connect
@@ -77,16 +78,13 @@ class Relay:
 
     async def run(self) -> None:
         """Work until `stop`. Raises TimeoutError if the grace period did not suffice."""
-        emit("relay.started", relay=str(self._lanes.relay), sinks=[served.name for served in self._served])
-        try:
-            async with asyncio.timeout(None) as self._bound, asyncio.TaskGroup() as group:
-                starting = [group.create_task(self._start(served)) for served in self._served]
-                await self._sessions()
-                for task in starting:
-                    task.cancel()
-        finally:
-            await asyncio.gather(*(served.sink.stop() for served in self._served))
-            emit("relay.stopped")
+        with bound_contextvars(relay=self._lanes.name):
+            emit("relay.started", id=str(self._lanes.relay), sinks=[served.name for served in self._served])
+            try:
+                await self._live()
+            finally:
+                await asyncio.gather(*(served.sink.stop() for served in self._served))
+                emit("relay.stopped")
 
     def health(self) -> Health:
         """How it is doing, by what it knows itself."""
@@ -104,6 +102,13 @@ class Relay:
                 for served in self._served
             ),
         )
+
+    async def _live(self) -> None:
+        async with asyncio.timeout(None) as self._bound, asyncio.TaskGroup() as group:
+            starting = [group.create_task(self._start(served)) for served in self._served]
+            await self._sessions()
+            for task in starting:
+                task.cancel()
 
     def _serve(self, name: str) -> ServedSink:
         own = self._settings.sink(name)
@@ -136,10 +141,10 @@ class Relay:
             began = monotonic()
             try:
                 async with connect(self._settings, "outbox relay") as connection:
-                    await self._check_schema(connection)
-                    await self._session(connection)
-            except SchemaError as error:
-                self._wait("schema", str(error))
+                    if problem := await missing(connection, self._settings.database_schema):
+                        self._wait("schema", problem)
+                    else:
+                        await self._session(connection)
             except LOST_DATABASE as error:
                 if self._waiting_for is None:
                     emit("relay.lost_database", reason=_one_line(error))
@@ -153,19 +158,6 @@ class Relay:
         self._waiting_for, self._reason = what, reason
         if not self._stopping.is_set():
             emit("relay.waiting", what=what, reason=reason)
-
-    async def _check_schema(self, connection: asyncpg.Connection) -> None:
-        schema = f'"{self._settings.database_schema}".' if self._settings.database_schema else ""
-        try:
-            found = await connection.fetchval(f"SELECT version_num FROM {schema}{VERSION_TABLE}")
-        except asyncpg.UndefinedTableError:
-            raise SchemaError("the database has no outbox yet; run: outbox migrate") from None
-        if found not in REVISIONS:
-            raise SchemaError(
-                f"the database is at {found}, which is newer than this relay; upgrade the relay"
-            )
-        if found != REVISIONS[-1]:
-            raise SchemaError(f"the database is at {found} and needs {REVISIONS[-1]}; run: outbox migrate")
 
     async def _session(self, connection: asyncpg.Connection) -> None:
         """Work on one connection to the database until it is lost or the relay stops."""

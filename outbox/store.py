@@ -185,7 +185,7 @@ class Statements:
         """Record failures, where the lane is still ours; answers the ids it recorded."""
         return self._fill(f"""{self._FENCE}
             UPDATE {{schema}}outbox_queue q
-            SET attempts = q.attempts + failed.counted,
+            SET attempts = least(q.attempts + failed.counted, 32767),
                 last_error = failed.reason,
                 due_at = least(clock_timestamp() + failed.delay * interval '1 second', failed.expires_at),
                 parked_at = CASE WHEN failed.delay IS NULL THEN clock_timestamp() END,
@@ -313,7 +313,7 @@ class Store:
         )
         snapshot = Snapshot(*records[0][-_SNAPSHOT:])
         deliveries = [Delivery._make(record[:-_SNAPSHOT]) for record in records if record[0] is not None]
-        full = len(deliveries) >= rows or sum(d.bytes for d in deliveries) >= budget
+        full = len(deliveries) >= rows or sum(d.size for d in deliveries) >= budget
         return Batch(snapshot, deliveries, full)
 
     async def deliver(self, sent: Sequence[tuple[Delivery, Sent]]) -> tuple[int, float]:

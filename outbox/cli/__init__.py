@@ -15,6 +15,7 @@ from outbox.errors import OutboxError, SettingsError
 COMMANDS = {
     "relay": ("outbox.cli.relay:relay", "Deliver what the outbox holds, until stopped."),
     "migrate": ("outbox.cli.migrate:migrate", "Bring the database to this version's schema."),
+    "grants": ("outbox.cli.migrate:grants", "Print the rights that a part needs, for a role."),
     "config": ("outbox.cli.config:config", "Print the settings in force, and where each came from."),
     "status": ("outbox.cli.look:status", "Tell per sink what is pending; exits 1 if a person should look."),
     "stuck": ("outbox.cli.look:stuck", "List what is overdue, or parked."),

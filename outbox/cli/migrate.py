@@ -1,4 +1,4 @@
-"""`outbox migrate`."""
+"""`outbox migrate` and `outbox grants`: what the tables' owner does."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from outbox import grants as rights
 from outbox import migrate as migrations
 from outbox.cli.output import as_json, print_json, settings
 from outbox.schema import REVISIONS
@@ -29,3 +30,24 @@ def migrate(*, sql: bool, as_json: bool) -> None:
         print_json({"revision": REVISIONS[-1]})
     else:
         click.echo(f"The database is at {REVISIONS[-1]}.")
+
+
+@click.command()
+@click.argument("part", type=click.Choice(rights.PARTS))
+@click.argument("role")
+@as_json
+def grants(*, part: rights.Part, role: str, as_json: bool) -> None:
+    """Print the statements that let ROLE be this PART and no more; the tables' owner runs them.
+
+    \b
+    writer    writes messages
+    relay     delivers them
+    operator  looks and acts
+    reader    looks
+    consumer  keeps the inbox
+    """
+    statements = rights.grants(part, role, settings().database_schema)
+    if as_json:
+        print_json(statements)
+    else:
+        click.echo("\n".join(f"{statement};" for statement in statements))
