@@ -1,0 +1,246 @@
+"""The loop around Kafka: fetch, have each record applied, commit what is done with.
+
+An offset is committed after the transaction that it stands for. Where a record fails for a reason
+that a retry may heal, its partition waits there, and the others go on; so nothing is ever committed past it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import IllegalStateError, KafkaError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from outbox import prune_inbox
+from outbox.errors import SettingsError
+from outbox.huleedu.consume.database import DATABASE_ERRORS
+from outbox.huleedu.consume.metrics import ConsumerMetrics
+from outbox.huleedu.consume.receiver import Receiver, Record
+from outbox.huleedu.consume.settings import ConsumerSettings
+from outbox.logs import Throttle
+from outbox.retry import Backoff
+
+_log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+_FETCH_SECONDS = 0.2
+_FETCH_BYTES = 256 * 1_024
+"""Of one partition: what comes again after a crash is at most this much."""
+_KAFKA_SECONDS = 5.0
+"""Committing and leaving take no longer, whatever the broker does."""
+_METADATA_SECONDS = 10.0
+"""A topic or partition that is made later is seen within this time."""
+_PRUNE_SECONDS = 3_600.0
+_PRUNE_ROWS = 10_000
+
+
+@dataclass(slots=True)
+class _Hold:
+    """Where a partition waits, and until when."""
+
+    failures: int
+    until: float
+    reason: str
+
+
+class Consumer:
+    """Consumes the receiver's topics until it is told to stop."""
+
+    def __init__(
+        self, settings: ConsumerSettings, engine: AsyncEngine, receiver: Receiver, metrics: ConsumerMetrics
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._receiver = receiver
+        self._metrics = metrics
+        self._options = _options(settings)
+        self._backoff = Backoff(0.1, settings.retry_longest_seconds)
+        self._throttle = Throttle()
+        self._stopping = asyncio.Event()
+        self._held: dict[TopicPartition, _Hold] = {}
+        self._done: dict[TopicPartition, int] = {}
+        self._kafka_trouble: str | None = "not connected yet"
+
+    def stop(self) -> None:
+        """Finish the records under way, commit, leave the group."""
+        self._stopping.set()
+
+    def trouble(self) -> dict[str, str]:
+        """What keeps it from consuming: `kafka`, or the partitions that wait, each with its reason."""
+        held = {f"{tp.topic}-{tp.partition}": hold.reason for tp, hold in self._held.items()}
+        return held if self._kafka_trouble is None else {"kafka": self._kafka_trouble, **held}
+
+    async def run(self) -> None:
+        """Consume until `stop`; waits for a Kafka or a database that is down."""
+        async with asyncio.TaskGroup() as group:
+            pruning = group.create_task(self._prune())
+            failures = 0
+            while not self._stopping.is_set():
+                try:
+                    async with self._connected() as kafka:
+                        failures, self._kafka_trouble = 0, None
+                        await self._consume(kafka)
+                except (KafkaError, OSError, TimeoutError) as error:
+                    failures += 1
+                    self._kafka_trouble = _said(error)
+                    if self._throttle.passes(("kafka", type(error))):
+                        _log.warning("consumer.kafka_unreachable", reason=self._kafka_trouble)
+                    await self._wait(self._backoff.delay(failures, random.random()))  # noqa: S311
+            pruning.cancel()
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AIOKafkaConsumer]:
+        kafka = AIOKafkaConsumer(**self._options)
+        try:
+            await self._unless_stopping(kafka.start())
+            # Later, because `start` would wait for each topic that does not exist.
+            kafka.subscribe(self._receiver.topics)
+            yield kafka
+        finally:
+            with suppress(TimeoutError, KafkaError):
+                async with asyncio.timeout(_KAFKA_SECONDS):
+                    await kafka.stop()
+
+    async def _consume(self, kafka: AIOKafkaConsumer) -> None:
+        self._held.clear()
+        self._done.clear()
+        while not self._stopping.is_set():
+            self._release(kafka)
+            fetched = await self._unless_stopping(kafka.getmany(timeout_ms=int(_FETCH_SECONDS * 1_000)))
+            async with asyncio.TaskGroup() as group:
+                for partition, records in (fetched or {}).items():
+                    group.create_task(self._work_off(kafka, partition, records))
+            await self._commit(kafka)
+
+    async def _work_off(
+        self, kafka: AIOKafkaConsumer, partition: TopicPartition, records: Sequence[Record]
+    ) -> None:
+        """Apply the records of a partition one after the other, up to the first that has to wait."""
+        for record in records:
+            if self._stopping.is_set():
+                return
+            try:
+                await self._receiver.receive(record)
+            except Exception as error:  # noqa: BLE001 (whatever it was, the partition waits for it)
+                self._hold(kafka, partition, record, error)
+                return
+            self._held.pop(partition, None)
+            self._done[partition] = record.offset + 1
+
+    def _hold(
+        self, kafka: AIOKafkaConsumer, partition: TopicPartition, record: Record, error: Exception
+    ) -> None:
+        failures = self._held[partition].failures + 1 if partition in self._held else 1
+        delay = self._backoff.delay(failures, random.random())  # noqa: S311
+        self._held[partition] = _Hold(failures, asyncio.get_running_loop().time() + delay, _said(error))
+        with suppress(IllegalStateError):  # It may be another's by now.
+            kafka.seek(partition, record.offset)
+            kafka.pause(partition)
+        self._metrics.retries.labels(record.topic).inc()
+        self._metrics.held.set(len(self._held))
+        if self._throttle.passes((partition, type(error))):
+            _log.warning(
+                "event.retried",
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                failures=failures,
+                delay=round(delay, 3),
+                reason=_said(error),
+                exc_info=None if isinstance(error, DATABASE_ERRORS) else error,
+            )
+
+    def _release(self, kafka: AIOKafkaConsumer) -> None:
+        """Go on with the partitions that have waited long enough; forget those that are another's."""
+        ours, now = kafka.assignment(), asyncio.get_running_loop().time()
+        self._held = {partition: hold for partition, hold in self._held.items() if partition in ours}
+        for partition, hold in self._held.items():
+            if hold.until <= now:
+                kafka.resume(partition)
+        self._metrics.held.set(len(self._held))
+
+    async def _commit(self, kafka: AIOKafkaConsumer) -> None:
+        """Commit what is done with. What cannot be committed now is later, or comes again and is dropped."""
+        ours = kafka.assignment()
+        offsets = {partition: offset for partition, offset in self._done.items() if partition in ours}
+        if not offsets:
+            self._done.clear()
+            return
+        try:
+            async with asyncio.timeout(_KAFKA_SECONDS):
+                await kafka.commit(offsets)
+        except (KafkaError, TimeoutError) as error:
+            if self._throttle.passes(("commit", type(error))):
+                _log.warning("consumer.not_committed", reason=_said(error))
+        else:
+            self._done.clear()
+
+    async def _prune(self) -> None:
+        while True:
+            with suppress(*DATABASE_ERRORS):  # It is tried again.
+                async with self._engine.begin() as connection:
+                    age = timedelta(seconds=self._settings.inbox_retention)
+                    if await prune_inbox(connection, age, limit=_PRUNE_ROWS) == _PRUNE_ROWS:
+                        continue
+            await asyncio.sleep(_PRUNE_SECONDS)
+
+    async def _wait(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    async def _unless_stopping(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """The result of `work`, or None if it is given up because the consumer stops."""
+        working = asyncio.ensure_future(work)
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+            return working.result() if working.done() else None
+        finally:
+            for task in (working, stopping):
+                task.cancel()
+            await asyncio.wait((working, stopping))
+
+
+def _said(error: BaseException) -> str:
+    """One line that names the error."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _options(settings: ConsumerSettings) -> Mapping[str, Any]:
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.kafka_bootstrap_servers,
+        "client_id": settings.service_name,
+        "group_id": settings.kafka_group,
+        "auto_offset_reset": "earliest",
+        "enable_auto_commit": False,
+        "max_partition_fetch_bytes": _FETCH_BYTES,
+        "session_timeout_ms": int(settings.kafka_session_timeout_seconds * 1_000),
+        "heartbeat_interval_ms": int(settings.kafka_session_timeout_seconds * 1_000 / 4),
+        "metadata_max_age_ms": int(_METADATA_SECONDS * 1_000),
+        "security_protocol": settings.kafka_security_protocol,
+    }
+    if settings.kafka_security_protocol.endswith("SSL"):
+        try:
+            options["ssl_context"] = ssl.create_default_context(cafile=settings.kafka_ssl_ca_file)
+        except OSError as error:
+            file = settings.kafka_ssl_ca_file
+            raise SettingsError(f"{settings.prefix}KAFKA_SSL_CA_FILE={file}: {_said(error)}") from None
+    if settings.kafka_security_protocol.startswith("SASL") and settings.kafka_sasl_password:
+        options |= {
+            "sasl_mechanism": settings.kafka_sasl_mechanism,
+            "sasl_plain_username": settings.kafka_sasl_username,
+            "sasl_plain_password": settings.kafka_sasl_password.get_secret_value(),
+        }
+    return options

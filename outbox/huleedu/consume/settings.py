@@ -1,0 +1,67 @@
+"""What the settings of services that consume from Kafka into PostgreSQL have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+
+from outbox.huleedu.settings import ServiceSettings
+from outbox.settings import Settings
+from outbox.settings.model import Seconds
+
+
+class ConsumerSettings(ServiceSettings):
+    """Where events come from, where they go, and how patient it is."""
+
+    database_url: SecretStr
+    """`postgresql://user:password@host:port/database`, where the outbox's tables are too."""
+    database_connections: int = Field(10, ge=1)
+    """Connections to it, at the most."""
+
+    kafka_bootstrap_servers: str = Field(min_length=1)
+    """`host:port`, several separated by commas."""
+    kafka_group: str = Field(min_length=1, max_length=255)
+    """The consumer group; processes in the same one share the partitions, and act on an event once."""
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """Whether to use TLS, and whether to log in."""
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    """How to log in, with a SASL security protocol."""
+    kafka_sasl_username: str | None = None
+    """The user to log in as."""
+    kafka_sasl_password: SecretStr | None = None
+    """Its password."""
+    kafka_ssl_ca_file: Path | None = None
+    """The authorities to trust, PEM; unset: the system's."""
+    kafka_session_timeout_seconds: Seconds = 10.0
+    """The partitions of a process that died go to others after this time."""
+
+    retry_longest_seconds: Seconds = 30.0
+    """The longest time between two tries of an event that cannot be applied yet."""
+    inbox_retention: Seconds = 14 * 86_400.0
+    """How long it is remembered which events were applied; longer than Kafka keeps them."""
+
+    host: str = "127.0.0.1"
+    """The address to serve HTTP on."""
+    port: int = Field(0, ge=0, le=65_535)
+    """Its port; 0 takes a free one."""
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgres(cls, value: SecretStr) -> SecretStr:
+        try:
+            Settings(database_url=value)
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+        return value
+
+    @model_validator(mode="after")
+    def _can_log_in(self) -> Self:
+        needs = self.kafka_security_protocol.startswith("SASL")
+        if needs and not (self.kafka_sasl_username and self.kafka_sasl_password):
+            raise ValueError(
+                f"{self.prefix}KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol} needs "
+                f"{self.prefix}KAFKA_SASL_USERNAME and {self.prefix}KAFKA_SASL_PASSWORD"
+            )
+        return self

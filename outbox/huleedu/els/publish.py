@@ -1,0 +1,150 @@
+"""What ELS says, written to the outbox in the caller's transaction.
+
+`publish_essay_slot_assigned` is HuleEdu's dual publish: the event for Kafka and the notification for the
+browser are two deliveries of one message, with one `message_id`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+from sqlalchemy import func, select
+
+from outbox import Message, new_id, write
+from outbox.huleedu.els.metrics import WITHOUT_USER
+from outbox.huleedu.els.store import Session
+from outbox.huleedu.events import (
+    EXCESS_CONTENT,
+    PROVISIONING_COMPLETED,
+    SLOT_ASSIGNED,
+    UNKNOWN,
+    BatchContentProvisioningCompletedV1,
+    EssaySlotAssignedV1,
+    ExcessContentProvisionedV1,
+    SlotAssignedNotification,
+    SlotAssignmentData,
+    channel_of,
+    envelope_of,
+)
+from outbox.huleedu.schema import els_batches
+from outbox.huleedu.tracing import trace
+
+_log = structlog.get_logger(__name__)
+
+SOURCE_SERVICE = "essay-lifecycle-service"
+
+NOTIFY_WITHIN = timedelta(seconds=60)
+"""A notification that is older is worthless: by then the browser has asked."""
+
+Event = EssaySlotAssignedV1 | BatchContentProvisioningCompletedV1 | ExcessContentProvisionedV1
+
+
+async def publish_essay_slot_assigned(
+    session: Session,
+    event_data: EssaySlotAssignedV1,
+    correlation_id: UUID,
+    *,
+    notify_within: timedelta = NOTIFY_WITHIN,
+) -> UUID:
+    """Tell Kafka for certain, and the browser of the batch's user, if it has one, within `notify_within`.
+
+    Returns the `message_id` of both.
+    """
+    user = select(els_batches.c.user_id).where(els_batches.c.batch_id == event_data.batch_id)
+    found = await session.execute(select(func.clock_timestamp(), user.scalar_subquery()))
+    now, user_id = found.one()
+    message_id = new_id()
+    messages = [event_message(SLOT_ASSIGNED, event_data, correlation_id, now, message_id)]
+    if user_id is None:
+        WITHOUT_USER.inc()
+        _log.warning("els.no_user", batch_id=event_data.batch_id, essay_id=event_data.essay_id)
+    else:
+        body = notification(event_data, correlation_id, now, message_id)
+        messages.append(notification_message(user_id, body, now + notify_within))
+    await write(session, *messages)
+    return message_id
+
+
+async def publish_excess_content(session: Session, event_data: ExcessContentProvisionedV1) -> None:
+    """Tell Kafka that there was no slot left."""
+    await _publish(session, EXCESS_CONTENT, event_data)
+
+
+async def publish_provisioning_completed(
+    session: Session, event_data: BatchContentProvisioningCompletedV1
+) -> None:
+    """Tell Kafka that the last slot is filled."""
+    await _publish(session, PROVISIONING_COMPLETED, event_data)
+
+
+async def _publish(session: Session, topic: str, event_data: Event) -> None:
+    written_at, correlation_id = event_data.timestamp, event_data.correlation_id
+    await write(session, event_message(topic, event_data, correlation_id, written_at, new_id()))
+
+
+def event_message(
+    topic: str, event_data: Event, correlation_id: UUID, written_at: datetime, message_id: UUID
+) -> Message:
+    """An event for Kafka, in its envelope. What is said of a batch keeps its order."""
+    context = trace()
+    envelope = envelope_of(type(event_data))(
+        event_id=message_id,
+        event_type=topic,
+        event_timestamp=written_at,
+        source_service=SOURCE_SERVICE,
+        correlation_id=correlation_id,
+        data=event_data,
+        metadata=context or None,
+    )
+    return Message(
+        type=topic,
+        sink="kafka",
+        destination=topic,
+        key=event_data.batch_id,
+        payload=envelope,
+        headers={
+            "correlation_id": str(correlation_id),
+            "schema_version": str(envelope.schema_version),
+            "source_service": SOURCE_SERVICE,
+            "occurred_at": envelope.event_timestamp.isoformat().replace("+00:00", "Z"),
+            **context,
+        },
+        message_id=message_id,
+    )
+
+
+def notification(
+    event_data: EssaySlotAssignedV1, correlation_id: UUID, written_at: datetime, message_id: UUID
+) -> SlotAssignedNotification:
+    """What the browser hears of an assignment."""
+    name = event_data.original_file_name
+    return SlotAssignedNotification(
+        message_id=message_id,
+        correlation_id=correlation_id,
+        timestamp=written_at,
+        data=SlotAssignmentData(
+            batch_id=event_data.batch_id,
+            essay_id=event_data.essay_id,
+            file_upload_id=event_data.file_upload_id,
+            filename=None if name == UNKNOWN else name,
+            slot_index=event_data.slot_index,
+            text_storage_id=event_data.text_storage_id,
+            timestamp=event_data.timestamp,
+        ),
+    )
+
+
+def notification_message(user_id: str, body: SlotAssignedNotification, expires_at: datetime) -> Message:
+    """A notification for Redis. What a user is told keeps its order."""
+    return Message(
+        type=SLOT_ASSIGNED,
+        sink="redis",
+        destination=channel_of(user_id),
+        key=user_id,
+        payload=body,
+        headers={"correlation_id": str(body.correlation_id), **trace()},
+        expires_at=expires_at,
+        message_id=body.message_id,
+    )

@@ -1,0 +1,77 @@
+"""The Essay Lifecycle Service as a process: what it consumes, and its probes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
+
+from outbox.huleedu.consume import Handler
+from outbox.huleedu.els.assign import Assigned, Excess, Waiting, assign_slot, register_batch
+from outbox.huleedu.els.metrics import CONSUMER, REGISTRY
+from outbox.huleedu.els.settings import ElsSettings
+from outbox.huleedu.events import (
+    CONTENT_PROVISIONED,
+    ESSAYS_REGISTERED,
+    BatchEssaysRegistered,
+    EssayContentProvisionedV1,
+    EventEnvelope,
+)
+from outbox.huleedu.service import Service, probes
+from outbox.huleedu.service import serve as run
+from outbox.logs import configure_logging
+
+
+class Els(Service):
+    """`async with Els(settings):` assigns content to slots, as long as the block lasts."""
+
+    def __init__(self, settings: ElsSettings) -> None:
+        handlers = (
+            Handler(ESSAYS_REGISTERED, BatchEssaysRegistered, self._registered),
+            Handler(CONTENT_PROVISIONED, EssayContentProvisionedV1, self._provisioned),
+        )
+        super().__init__(settings, handlers, CONSUMER)
+        self._notify_within = timedelta(seconds=settings.notify_within_seconds)
+
+    def application(self) -> ASGIApp:
+        """Its probes."""
+        return Starlette(routes=probes(self._trouble, REGISTRY))
+
+    async def _trouble(self) -> Mapping[str, str]:
+        return self.consumer.trouble()
+
+    async def _registered(
+        self, connection: AsyncConnection, event: EventEnvelope[BatchEssaysRegistered]
+    ) -> str:
+        first = await register_batch(
+            connection, event.data, event.correlation_id, notify_within=self._notify_within
+        )
+        return "registered" if first else "repeated"
+
+    async def _provisioned(
+        self, connection: AsyncConnection, event: EventEnvelope[EssayContentProvisionedV1]
+    ) -> str:
+        match await assign_slot(connection, event.data, notify_within=self._notify_within):
+            case Assigned(first=True):
+                return "assigned"
+            case Excess(first=True):
+                return "excess"
+            case Waiting():
+                return "waiting"
+            case Assigned() | Excess():
+                return "repeated"
+
+
+async def serve(settings: ElsSettings) -> None:
+    """Run ELS until SIGTERM or SIGINT."""
+    await run(Els(settings))
+
+
+def main(settings: ElsSettings) -> None:
+    """Run ELS as this process: logs to stderr, ends on SIGTERM."""
+    configure_logging(settings)
+    asyncio.run(serve(settings))

@@ -1,0 +1,50 @@
+"""Every format that HuleEdu's services speak, as pydantic models; their JSON Schemas are in `schemas/`."""
+
+from outbox.huleedu.events.batches import (
+    UNKNOWN,
+    BatchContentProvisioningCompletedV1,
+    BatchEssaysRegistered,
+    EssayContentProvisionedV1,
+    EssayProcessingInputRefV1,
+    EssaySlotAssignedV1,
+    ExcessContentProvisionedV1,
+)
+from outbox.huleedu.events.envelope import EventEnvelope, envelope_of
+from outbox.huleedu.events.notification import SlotAssignedNotification, SlotAssignmentData, channel_of
+from outbox.huleedu.events.results import AssessmentResultV1, EssayResultV1, SpellcheckResultV1
+from outbox.huleedu.events.topics import (
+    ASSESSMENT_PUBLISHED,
+    CONTENT_PROVISIONED,
+    ESSAYS_REGISTERED,
+    EXCESS_CONTENT,
+    PROVISIONING_COMPLETED,
+    SLOT_ASSIGNED,
+    SPELLCHECK_RESULTS,
+    TOPICS,
+)
+
+__all__ = [
+    "ASSESSMENT_PUBLISHED",
+    "CONTENT_PROVISIONED",
+    "ESSAYS_REGISTERED",
+    "EXCESS_CONTENT",
+    "PROVISIONING_COMPLETED",
+    "SLOT_ASSIGNED",
+    "SPELLCHECK_RESULTS",
+    "TOPICS",
+    "UNKNOWN",
+    "AssessmentResultV1",
+    "BatchContentProvisioningCompletedV1",
+    "BatchEssaysRegistered",
+    "EssayContentProvisionedV1",
+    "EssayProcessingInputRefV1",
+    "EssayResultV1",
+    "EssaySlotAssignedV1",
+    "EventEnvelope",
+    "ExcessContentProvisionedV1",
+    "SlotAssignedNotification",
+    "SlotAssignmentData",
+    "SpellcheckResultV1",
+    "channel_of",
+    "envelope_of",
+]

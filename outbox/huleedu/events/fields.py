@@ -1,0 +1,60 @@
+"""The kinds of field that events are made of: what is accepted is what can be stored, sent and shown.
+
+Readers are lenient where nothing is lost by it: unknown fields are ignored, a time without an offset
+is UTC. What PostgreSQL, a Kafka key or a Redis channel could not hold is refused here, with a reason,
+so that it is found when it comes and not when it is to be used.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+USER_ID_BYTES = 509
+"""The longest user id: with `ws:` before it, it is the destination of a delivery."""
+
+COUNT_MAX = 2**31 - 1
+"""The largest integer column."""
+
+
+def _storable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("has a NUL character, which PostgreSQL cannot store")
+    return text
+
+
+def _names_a_channel(text: str) -> str:
+    if len(text.encode()) > USER_ID_BYTES:
+        raise ValueError(f"has more than {USER_ID_BYTES} bytes, too many for the name of a channel")
+    return text
+
+
+def _utc(moment: datetime) -> datetime:
+    try:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is too close to the ends of time to be one in UTC") from None
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+Name = Annotated[Text, StringConstraints(max_length=255)]
+Id = Annotated[Name, StringConstraints(min_length=1)]
+UserId = Annotated[Id, AfterValidator(_names_a_channel)]
+FileName = Annotated[Text, StringConstraints(max_length=1_024)]
+Moment = Annotated[datetime, AfterValidator(_utc)]
+Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Object = dict[str, Any]
+
+
+class Model(BaseModel):
+    """Frozen; fields it does not know are ignored. Everything is written, nulls too."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+        json_schema_serialization_defaults_required=True,
+    )
