@@ -22,6 +22,8 @@ COMMANDS = {
     "show": ("outbox.cli.look:show", "Show one delivery, or all of a message."),
     "retry": ("outbox.cli.act:retry", "Try parked or waiting deliveries again, now."),
     "skip": ("outbox.cli.act:skip", "Give deliveries up, so that their keys go on."),
+    "els": ("outbox.cli.huleedu:els", "HuleEdu: assign uploaded essays to the slots of their batch."),
+    "ras": ("outbox.cli.huleedu:ras", "HuleEdu: keep the results of essays, and tell how a batch is."),
 }
 """Where each command is, and its line in the help."""
 

@@ -1,0 +1,39 @@
+"""`outbox els`, `outbox ras`: HuleEdu's services, each a process of its own."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from outbox.errors import OperatorError
+
+
+@click.command()
+def els() -> None:
+    """HuleEdu's Essay Lifecycle Service: assigns uploaded content to the slots of its batch.
+
+    Settings are ELS_… variables, ELS_DATABASE_URL and ELS_KAFKA_BOOTSTRAP_SERVERS at least. Any number may
+    run in one Kafka group. SIGTERM: finish what is under way, commit, end with 0.
+    """
+    service = _service("els")
+    service.main(service.ElsSettings.load())
+
+
+@click.command()
+def ras() -> None:
+    """HuleEdu's Result Aggregator Service: keeps what events say of essays, and tells how a batch is.
+
+    Settings are RAS_… variables: RAS_DATABASE_URL, RAS_KAFKA_BOOTSTRAP_SERVERS, RAS_INTERNAL_API_KEY and
+    RAS_ALLOWED_SERVICE_IDS at least. SIGTERM: finish what is under way, commit, end with 0.
+    """
+    service = _service("ras")
+    service.main(service.RasSettings.load())
+
+
+def _service(name: str) -> Any:
+    try:
+        return import_module(f"outbox.huleedu.{name}")
+    except ModuleNotFoundError as error:
+        raise OperatorError(f"outbox {name} needs {error.name}: pip install 'outbox[huleedu]'") from error
