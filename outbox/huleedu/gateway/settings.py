@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from redis.asyncio.connection import parse_url
 
 from outbox.huleedu.settings import ServiceSettings
 from outbox.settings.model import Seconds
@@ -34,7 +35,8 @@ class GatewaySettings(ServiceSettings):
     all. Programs that are no browsers send no Origin and may connect in any case."""
 
     redis_url: SecretStr
-    """`redis://[user:password@]host:port/db`, or `rediss://` for TLS."""
+    """`redis://[user:password@]host:port/db`, or `rediss://` for TLS. redis-py's options may follow,
+    as in `?ssl_ca_certs=/etc/ca.pem`."""
     redis_timeout_seconds: Seconds = 5.0
     """Redis counts as gone when it does not answer for this long."""
     redis_ping_seconds: Seconds = 5.0
@@ -92,8 +94,7 @@ class GatewaySettings(ServiceSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_redis(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("must start with redis://, rediss:// or unix://")
+        parse_url(value.get_secret_value())
         return value
 
     @field_validator("jwt_secret")

@@ -128,7 +128,8 @@ def test_settings_come_from_the_environment() -> None:
     ("environment", "complaint"),
     [
         ({}, "GATEWAY_REDIS_URL: field required"),
-        ({"GATEWAY_REDIS_URL": "http://localhost"}, "GATEWAY_REDIS_URL: must start with redis://"),
+        ({"GATEWAY_REDIS_URL": "http://localhost"}, "GATEWAY_REDIS_URL: redis URL must specify"),
+        ({"GATEWAY_REDIS_URL": "redis://r:many"}, "GATEWAY_REDIS_URL: port could not be cast"),
         ({"GATEWAY_REDIS_URL": "redis://r", "GATEWAY_JWT_SECRET": "short"}, "GATEWAY_JWT_SECRET: must be at"),
         ({"GATEWAY_REDIS_URL": "redis://r"}, "set either GATEWAY_JWT_SECRET"),
         ({"GATEWAY_REDIS_URL": "redis://r", "GATEWAY_PORT": "high"}, "GATEWAY_PORT: input should be"),

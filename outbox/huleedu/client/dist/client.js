@@ -6,18 +6,11 @@
  */
 import { Credential } from "./credential.js";
 import { assignmentsIn, isSlotAssigned, parse, } from "./messages.js";
+import { TIMING } from "./options.js";
 import { Poller } from "./poll.js";
 import { fullJitter, Seen } from "./retry.js";
 export * from "./messages.js";
-export const TIMING = {
-    firstRetry: 500,
-    longestRetry: 30_000,
-    handshake: 10_000,
-    settle: 200,
-    stable: 5_000,
-    pollAfter: 2_000,
-    pollEvery: 3_000,
-};
+export * from "./options.js";
 /** Connects, and keeps connected until `close`. */
 export function connect(options) {
     return new Client(options);

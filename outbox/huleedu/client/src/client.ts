@@ -5,86 +5,22 @@
  * meanwhile; when none can be had it asks the page's server now and then, until there is one again.
  */
 
-import { Credential, type Token } from "./credential.js";
+import { Credential } from "./credential.js";
 import {
   assignmentsIn,
   type BatchStatus,
   isSlotAssigned,
-  type Notification,
   parse,
   type SlotAssignmentData,
 } from "./messages.js";
-import { Poller, type PollOptions } from "./poll.js";
+import { type Connection, type ConnectOptions, type Status, type Timing, TIMING } from "./options.js";
+import { Poller } from "./poll.js";
 import { fullJitter, Seen } from "./retry.js";
 
 export type { Token } from "./credential.js";
 export * from "./messages.js";
+export * from "./options.js";
 export type { PollOptions } from "./poll.js";
-
-export interface Status {
-  /** `open`: notifications arrive. `polling`: none do, the server is asked now and then instead. */
-  state: "connecting" | "open" | "polling" | "stopped";
-  /** Why, for people. */
-  reason: string;
-  /** The close code of the socket that was lost last, if that is why. */
-  code?: number;
-}
-
-export interface ConnectOptions {
-  /** The gateway's address, such as `wss://ws.example.com/ws`. */
-  url: string | URL;
-  /** The user's token. A function is asked again when the token is refused or has expired. */
-  token: Token;
-  /** The last message of an earlier connection: what came after it is brought first. */
-  lastMessageId?: string;
-  /** Whom to ask while there is no socket. */
-  poll?: PollOptions;
-  /** A file has its slot. Called once per essay, however that was learnt. */
-  onSlotAssigned?(data: SlotAssignmentData): void;
-  /** Called once for each notification that comes over the socket, slot assignments among them. */
-  onEvent?(message: Notification): void;
-  /** What happened before is not known: load the state now. With `poll` the client also asks by itself. */
-  onResync?(): void;
-  onStatus?(status: Status): void;
-  /** Other waits than `TIMING`. */
-  timing?: Partial<Timing>;
-}
-
-/** Waits, in milliseconds. */
-export interface Timing {
-  /** At most this before the first new attempt; doubled with each failure. */
-  firstRetry: number;
-  /** At most this before any. */
-  longestRetry: number;
-  /** An attempt is given up after this. */
-  handshake: number;
-  /** The gateway accepts a socket before it may refuse it: only what is still open after this is open. */
-  settle: number;
-  /** Only a connection that held this long makes up for failures before it. */
-  stable: number;
-  /** Without a socket for this long, polling begins. */
-  pollAfter: number;
-  /** About this long from one round of polling to the next. */
-  pollEvery: number;
-}
-
-export const TIMING: Timing = {
-  firstRetry: 500,
-  longestRetry: 30_000,
-  handshake: 10_000,
-  settle: 200,
-  stable: 5_000,
-  pollAfter: 2_000,
-  pollEvery: 3_000,
-};
-
-export interface Connection {
-  readonly status: Status;
-  /** For the `lastMessageId` of a later connection. */
-  readonly lastMessageId: string | undefined;
-  /** Ends it for good. */
-  close(): void;
-}
 
 /** Connects, and keeps connected until `close`. */
 export function connect(options: ConnectOptions): Connection {
