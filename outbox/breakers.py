@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from random import random
 from time import monotonic
@@ -49,9 +50,18 @@ class Breakers:
         """What is kept back from now."""
         return frozenset(self._breakers)
 
-    def admit(self) -> Admission:
-        """What may go out in a round that starts now."""
-        now = self._clock()
+    @contextmanager
+    def admission(self) -> Iterator[Admission]:
+        """What may go out in the round within; a probe that it did not answer is granted to the next."""
+        granted = self._admit(self._clock())
+        try:
+            yield granted
+        finally:
+            for name in (*granted.probes, *([None] if granted.probing else [])):
+                if breaker := self._breakers.get(name):
+                    breaker.forfeit(self._clock())
+
+    def _admit(self, now: float) -> Admission:
         whole = self._breakers.get(None)
         verdict = whole.admit(now) if whole else "pass"
         if verdict == "refuse":
@@ -68,12 +78,6 @@ class Breakers:
         breaker = self._breakers.setdefault(destination, Breaker(self._backoff))
         if wait := breaker.trip(self._clock(), self._jitter()):
             emit("breaker.opened", sink=self._sink, destination=destination, reason=reason, wait=wait)
-
-    def forfeit(self, admission: Admission) -> None:
-        """There was nothing to probe with: let the next round have the probe."""
-        for name in (*admission.probes, *([None] if admission.probing else [])):
-            if breaker := self._breakers.get(name):
-                breaker.forfeit(self._clock())
 
     def close(self, destination: str | None) -> None:
         """It works again."""
