@@ -81,11 +81,11 @@ async def arrived(gate: Gate, count: int, *, deadline: float = 20.0) -> None:
     await until(have, deadline=deadline)
 
 
-def first_sends(attempts: Iterable[Attempt]) -> dict[tuple[str, str | None], list[int]]:
-    """What arrived, by destination and key, each id where it arrived first."""
-    found: dict[tuple[str, str | None], dict[int, None]] = defaultdict(dict)
+def first_sends(attempts: Iterable[Attempt]) -> dict[tuple[str, str], list[int]]:
+    """What arrived of each destination and key, each id where it arrived first."""
+    found: dict[tuple[str, str], dict[int, None]] = defaultdict(dict)
     for attempt in attempts:
-        if attempt.arrived:
+        if attempt.arrived and attempt.key is not None:
             found[attempt.destination, attempt.key].setdefault(attempt.id)
     return {key: list(ids) for key, ids in found.items()}
 
@@ -212,3 +212,17 @@ async def is_idle(connection: asyncpg.Connection, *, after: str) -> bool:
         after,
     )
     return found
+
+
+async def delivered(
+    relay: ByHand, connection: asyncpg.Connection, *, but: int = 0, deadline: float = 20.0
+) -> None:
+    """Take turns until no more than so many deliveries are left in the queue."""
+
+    async def done() -> bool:
+        await relay.beat()
+        await relay.turn()
+        left: int = await connection.fetchval("SELECT count(*) FROM outbox_queue")
+        return left <= but
+
+    await until(done, deadline=deadline)

@@ -12,6 +12,7 @@ from outbox.operate import Selection
 from outbox.testing import Fault, Gate
 from tests.relay.support import (
     ByHand,
+    delivered,
     inversions,
     is_idle,
     settings_of,
@@ -50,17 +51,6 @@ async def test_a_key_waits_for_its_first_delivery_and_others_do_not(
     gate.set()
     await delivered(by_hand, connection)
     assert gate.arrived == ids[1::2] + ids[::2]
-
-
-async def delivered(by_hand: ByHand, connection: asyncpg.Connection, *, but: int = 0) -> None:
-    """Take turns until all is delivered."""
-
-    async def done() -> bool:
-        await by_hand.turn()
-        left: int = await connection.fetchval("SELECT count(*) FROM outbox_queue")
-        return left <= but
-
-    await until(done)
 
 
 async def test_100_000_followers_of_a_held_key_do_not_slow_its_lane(
