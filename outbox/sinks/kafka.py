@@ -48,7 +48,7 @@ class KafkaSink:
     async def start(self) -> None:
         """Connect. Raises `Unavailable` while no broker answers, after a few seconds at the most."""
         if self._cluster is None:
-            self._cluster = Cluster(self._servers, min(_PATIENCE_SECONDS, self._timeout), self._options)
+            self._cluster = Cluster(self._servers, min(_PATIENCE_SECONDS, self._timeout / 3), self._options)
         try:
             async with asyncio.timeout(_START_SECONDS):
                 await self._cluster.look([])
@@ -68,7 +68,7 @@ class KafkaSink:
                 Dispatch(self._cluster, sending, tasks, self._missing, deadline).start()
                 if self._cluster.stale:
                     tasks.create_task(self._cluster.look_again())
-        scope = "part" if sending.any_sent else "sink"
+        scope = "part" if sending.answered else "sink"
         return sending.finish(partial(Unavailable, f"no answer within {self._timeout:g} s", scope=scope))
 
     async def stop(self) -> None:

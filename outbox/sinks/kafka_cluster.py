@@ -15,17 +15,19 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from operator import itemgetter
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
-from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
+from aiokafka.conn import AIOKafkaConnection, CloseReason, collect_hosts
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.produce import ProduceRequest
 
 from outbox.sinks.network import said, withdraw
 
-Node = int | str
-"""A broker's id, or `host:port` where it is known by its address only."""
+Address = tuple[str, int]
+"""A host and a port."""
+
+Purpose = Literal["look", "send"]
 
 Place = tuple[str, int]
 """A topic and a partition of it."""
@@ -51,22 +53,35 @@ class Produced(NamedTuple):
     """Of the batch's first record."""
 
 
+class _Connection(AIOKafkaConnection):  # type: ignore[misc]
+    """A connection that, however it ends, ends at once and sends nothing more."""
+
+    def close(
+        self, reason: CloseReason | None = None, exc: BaseException | None = None
+    ) -> asyncio.Future[None]:
+        if self._writer is not None:
+            withdraw(self._writer.transport)
+        closed: asyncio.Future[None] = super().close(reason, exc)
+        return closed
+
+
 class Link:
     """A connection to one broker."""
 
-    def __init__(self, connection: AIOKafkaConnection) -> None:
+    def __init__(self, connection: _Connection) -> None:
         self.throttled_until = 0.0
         """The broker reads nothing from us before this time (monotonic): a quota is exceeded."""
         self._connection = connection
-        self._transport: asyncio.WriteTransport = connection._writer.transport  # noqa: SLF001
 
     @classmethod
     async def open(cls, host: str, port: int, options: Mapping[str, Any]) -> Self:
         """Connect and log in. Raises BrokerError."""
+        connection = _Connection(host, port, max_idle_ms=_IDLE_MS, **options)
         try:
-            return cls(await create_conn(host, port, max_idle_ms=_IDLE_MS, **options))
+            await connection.connect()
         except (KafkaError, OSError) as error:
             raise BrokerError(f"{host}:{port}: {said(error)}") from error
+        return cls(connection)
 
     @property
     def connected(self) -> bool:
@@ -74,19 +89,23 @@ class Link:
         return bool(self._connection.connected())
 
     async def ask(self, request: Any) -> Any:
-        """The broker's answer. Raises BrokerError."""
+        """The broker's answer. Raises BrokerError.
+
+        Whenever this does not return an answer, what was not sent yet never will be.
+        """
         try:
             return await self._connection.send(request)
         except (KafkaError, OSError) as error:
+            self._connection.close()
             raise BrokerError(f"{self._connection.host}:{self._connection.port}: {said(error)}") from error
+        except BaseException:
+            self._connection.close()
+            raise
 
     async def produce(
         self, batches: Mapping[Place, bytes | bytearray], seconds: float
     ) -> dict[Place, Produced]:
-        """Send these record batches; the broker may wait so long for its replicas.
-
-        Whenever this does not return an answer, what was not sent yet never will be.
-        """
+        """Send these record batches; the broker may wait so many seconds for its replicas."""
         topics: dict[str, list[tuple[int, bytes | bytearray]]] = defaultdict(list)
         for (topic, partition), data in batches.items():
             topics[topic].append((partition, data))
@@ -96,12 +115,7 @@ class Link:
             timeout=max(1, int(seconds * 1_000)),
             topics=list(topics.items()),
         )
-        try:
-            response = await self.ask(request)
-        except BaseException:
-            withdraw(self._transport)
-            self._connection.close()
-            raise
+        response = await self.ask(request)
         self.throttled_until = time.monotonic() + response.throttle_time_ms / 1_000
         return {
             (topic, partition): Produced(code, offset)
@@ -110,27 +124,26 @@ class Link:
         }
 
     async def close(self) -> None:
-        """Close it in good order, or by force if that is not done at once."""
-        closed = self._connection.close()
-        await asyncio.wait([closed], timeout=_CLOSE_SECONDS)
-        withdraw(self._transport)
-        await asyncio.wait([closed], timeout=_CLOSE_SECONDS)
+        """Close it, whatever the broker does."""
+        await asyncio.wait([self._connection.close()], timeout=_CLOSE_SECONDS)
 
 
 class Cluster:
-    """The brokers of one cluster, and the leaders of the topics it was asked about."""
+    """The brokers of one cluster, and the leaders of the topics it was asked about.
+
+    Questions go over a link of their own: a broker answers the requests of a connection in turn, and
+    a record batch may wait for its replicas.
+    """
 
     def __init__(self, bootstrap_servers: str, patience: float, options: Mapping[str, Any]) -> None:
         self.leaders: dict[str, list[int]] = {}
         """The leading broker of each partition of each known topic, `NOBODY` where there is none."""
         self._patience = patience
         self._options = options
-        self._bootstrap: dict[Node, tuple[str, int]] = {
-            f"{host}:{port}": (host, port) for host, port, _ in collect_hosts(bootstrap_servers)
-        }
-        self._addresses = dict(self._bootstrap)
-        self._links: dict[Node, Link] = {}
-        self._locks: dict[Node, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._bootstrap: list[Address] = [(host, port) for host, port, _ in collect_hosts(bootstrap_servers)]
+        self._brokers: dict[int, Address] = {}
+        self._links: dict[tuple[Address, Purpose], Link] = {}
+        self._locks: dict[tuple[Address, Purpose], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._looked_at = time.monotonic()
         self._closed = False
 
@@ -139,13 +152,11 @@ class Cluster:
         leaders = self.leaders.get(topic, [])
         return leaders[partition] if partition < len(leaders) else NOBODY
 
-    async def link(self, node: Node) -> Link:
+    async def link(self, broker: int) -> Link:
         """The link to this broker. Raises BrokerError."""
-        async with self._locks[node]:
-            link = self._links.get(node)
-            if link is None or not link.connected:
-                link = self._links[node] = await self._open(node)
-            return link
+        if broker not in self._brokers:
+            raise BrokerError(f"broker {broker} is not there")
+        return await self._link(self._brokers[broker], "send")
 
     async def look(self, topics: Iterable[str]) -> dict[str, int]:
         """Learn the leaders of these topics; returns the error codes of those that have none.
@@ -154,16 +165,16 @@ class Cluster:
         """
         request = MetadataRequest(list(topics))
         failures = []
-        for node in self._by_promise():
+        for address in self._by_promise():
             try:
                 async with asyncio.timeout(self._patience):
-                    answer = await (await self.link(node)).ask(request)
+                    answer = await (await self._link(address, "look")).ask(request)
             except TimeoutError:
-                failures.append(f"broker {node}: no answer within {self._patience:g} s")
+                failures.append(f"{address[0]}:{address[1]}: no answer within {self._patience:g} s")
             except BrokerError as error:
                 failures.append(str(error))
             else:
-                return await self._learn(answer)
+                return self._learn(answer)
         raise BrokerError("; ".join(failures))
 
     @property
@@ -183,27 +194,30 @@ class Cluster:
         links, self._links = self._links, {}
         await asyncio.gather(*(link.close() for link in links.values()))
 
-    async def _open(self, node: Node) -> Link:
-        address = self._addresses.get(node)
-        if address is None or self._closed:
-            raise BrokerError(f"broker {node} is not there" if address is None else "stopped")
-        link = await Link.open(*address, self._options)
-        if self._closed:
-            await link.close()
+    async def _link(self, address: Address, purpose: Purpose) -> Link:
+        async with self._locks[address, purpose]:
+            link = self._links.get((address, purpose))
+            if link is not None and link.connected:
+                return link
+            if not self._closed:
+                link = await Link.open(*address, self._options)
+                if not self._closed:
+                    self._links[address, purpose] = link
+                    return link
+                await link.close()
             raise BrokerError("stopped")
-        return link
 
-    def _by_promise(self) -> list[Node]:
-        """All brokers, the most likely to answer first."""
-        nodes = list(self._addresses)
-        random.shuffle(nodes)
-        return sorted(nodes, key=lambda node: (node in self._bootstrap, node not in self._links))
+    def _by_promise(self) -> list[Address]:
+        """All addresses: the one that answered last, other brokers, then those that were given."""
+        others = list(self._brokers.values())
+        random.shuffle(others)
+        asked = [
+            where for (where, purpose), link in self._links.items() if purpose == "look" and link.connected
+        ]
+        return list(dict.fromkeys([*asked, *others, *self._bootstrap]))
 
-    async def _learn(self, answer: Any) -> dict[str, int]:
-        self._addresses = {
-            **self._bootstrap,
-            **{node: (host, port) for node, host, port, *_ in answer.brokers},
-        }
+    def _learn(self, answer: Any) -> dict[str, int]:
+        self._brokers = {broker: (host, port) for broker, host, port, *_ in answer.brokers}
         errors = {}
         for code, topic, *_, partitions in answer.topics:
             if code == 0:
@@ -211,6 +225,4 @@ class Cluster:
             else:
                 self.leaders.pop(topic, None)
                 errors[topic] = code
-        for node in self._bootstrap.keys() & self._links.keys():
-            await self._links.pop(node).close()
         return errors

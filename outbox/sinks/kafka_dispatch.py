@@ -137,6 +137,7 @@ class Dispatch:
         """Take note of an answer; returns the error's name if another broker leads the partition."""
         code, offset = answers[queue.topic, queue.partition]
         told = answer(code)
+        self._sending.answered = True
         batch = queue.batches[0]
         batch.under_way = False
         batch.uncertain |= told.appended

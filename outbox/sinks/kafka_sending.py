@@ -45,13 +45,14 @@ class Sending:
 
     def __init__(self, deliveries: Sequence[Delivery], written: Format, *, turn: int = 0) -> None:
         self.deliveries = deliveries
-        self.any_sent = False
-        """Whether a broker acknowledged any of them."""
+        self.answered = False
+        """Whether a broker said anything of them."""
         self._format = written
         self._turn = turn
         self._queues: list[Queue] = []
         self._results: list[Result | None] = [None] * len(deliveries)
-        self._failed: set[int] = set()
+        self._failed: dict[int, int] = {}
+        """For each key with a failure the first row that failed; those after it are behind it."""
 
     def by_topic(self) -> dict[str, list[int]]:
         """The deliveries' indexes, by topic."""
@@ -105,7 +106,6 @@ class Sending:
         """The broker has the first batch, from this offset on."""
         batch = queue.batches.popleft()
         queue.moves = 0
-        self.any_sent = True
         for row in batch.rows:
             self._results[row] = Sent(queue.partition, offset)
             offset += 1
@@ -149,7 +149,7 @@ class Sending:
         """Those with no failure before them in their key; the others get their result."""
         failed = self._failed
         for row in rows:
-            if failed and self.deliveries[row].key_hash in failed:
+            if failed and failed.get(self.deliveries[row].key_hash, row) < row:
                 self._results[row] = BEHIND
             else:
                 yield row
@@ -171,8 +171,9 @@ class Sending:
         return batch
 
     def _fail(self, row: int, error: SinkError) -> None:
-        key = self.deliveries[row].key_hash
-        if key in self._failed and not error.uncertain:
+        first = self._failed.setdefault(self.deliveries[row].key_hash, row)
+        if first < row and not error.uncertain:
             error = BEHIND
-        self._failed.add(key)
+        elif row < first:
+            self._failed[self.deliveries[row].key_hash] = row
         self._results[row] = error

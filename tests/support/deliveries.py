@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 from uuid import uuid4
 
 from outbox.message import Delivery
+from tests.support.kafka import Record
 
 _ids = count(1)
 
@@ -28,7 +29,7 @@ def delivery(
         head=False,
         uncertain=False,
         expired=False,
-        bytes=0,
+        size=0,
         message_id=uuid4(),
         type="essay.slot.assigned",
         destination=destination,
@@ -40,3 +41,13 @@ def delivery(
         replay_id=None,
     )
     return made._replace(**fields)
+
+
+def ids(deliveries: Iterable[Delivery]) -> list[str]:
+    """Their message ids."""
+    return [str(delivery.message_id) for delivery in deliveries]
+
+
+def arrived(records: Iterable[Record]) -> list[str]:
+    """The message ids of these records."""
+    return [record.headers["message_id"].decode() for record in records]

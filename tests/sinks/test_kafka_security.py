@@ -1,0 +1,231 @@
+"""The Kafka sink with a real broker that asks who one is, forbids and throttles."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
+from pydantic import SecretStr
+
+from outbox.devstack import Kafka
+from outbox.devstack.server import free_port
+from outbox.errors import SettingsError, Unavailable
+from outbox.message import Result, Sent
+from outbox.settings import KafkaSettings
+from outbox.sinks.kafka import KafkaSink
+from tests.support import servers
+from tests.support.certificates import Certificates, make_certificates
+from tests.support.deliveries import delivery
+from tests.support.kafka import Topics
+from tests.support.sinks import started
+
+PASSWORD = "pass = word"
+LOGIN = "org.apache.kafka.common.security"
+
+
+class SecuredKafka(Kafka):
+    """A broker that is open to its administrators, and has two ports for others: TLS, and SASL over TLS."""
+
+    def __init__(self, certificates: Certificates) -> None:
+        super().__init__()
+        self.certificates = certificates
+        self.tls, self.sasl = f"localhost:{free_port()}", f"localhost:{free_port()}"
+        scram, plain = f"{LOGIN}.scram.ScramLoginModule required", f"{LOGIN}.plain.PlainLoginModule required"
+        self.properties = {
+            **servers.KAFKA_PROPERTIES,
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port},"
+            f"TLS://{self.tls},LOGIN://{self.sasl}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,"
+            "TLS:SSL,LOGIN:SASL_SSL",
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(certificates.server_store),
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": str(certificates.ca),
+            "listener.name.tls.ssl.client.auth": "required",
+            "listener.name.login.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+            "listener.name.login.plain.sasl.jaas.config": f'{plain} user_relay="{PASSWORD}";',
+            "listener.name.login.scram-sha-256.sasl.jaas.config": f"{scram};",
+            "listener.name.login.scram-sha-512.sasl.jaas.config": f"{scram};",
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:ANONYMOUS",
+            "ssl.principal.mapping.rules": "RULE:^.*CN=(relay).*$/$1/",
+        }
+
+    async def make_user(self) -> None:
+        """The user `relay` may write to the topics that begin with `allowed`."""
+        admin = AdminClient({"bootstrap.servers": self.url})
+        right = AclBinding(
+            ResourceType.TOPIC,
+            "allowed",
+            ResourcePatternType.PREFIXED,
+            "User:relay",
+            "*",
+            AclOperation.WRITE,
+            AclPermissionType.ALLOW,
+        )
+        for future in admin.create_acls([right]).values():
+            await asyncio.wrap_future(future)
+        for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
+            info = ScramCredentialInfo(mechanism, 4_096)
+            user = UserScramCredentialUpsertion("relay", info, PASSWORD.encode())
+            await asyncio.wrap_future(admin.alter_user_scram_credentials([user])["relay"])
+
+    async def limit(self, client_id: str, bytes_per_second: int) -> None:
+        """Set a client's quota."""
+        change = ["--alter", "--add-config", f"producer_byte_rate={bytes_per_second}"]
+        which = ["--entity-type", "clients", "--entity-name", client_id]
+        tool = ["kafka.admin.ConfigCommand", "--bootstrap-server", self.url]
+        program = await asyncio.create_subprocess_exec(
+            *self._java_command(*tool, *change, *which), stdout=subprocess.DEVNULL
+        )
+        assert await program.wait() == 0
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def secured(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SecuredKafka]:
+    certificates = make_certificates(tmp_path_factory.mktemp("certificates"))
+    async with AsyncExitStack() as stack:
+        broker = await servers.start(stack, lambda: SecuredKafka(certificates))
+        await broker.make_user()
+        yield broker
+
+
+def with_tls(broker: SecuredKafka, **settings: Any) -> KafkaSettings:
+    return KafkaSettings(
+        **{
+            "bootstrap_servers": broker.tls,
+            "security_protocol": "SSL",
+            "ssl_ca_file": broker.certificates.ca,
+            "ssl_cert_file": broker.certificates.client,
+            "ssl_key_file": broker.certificates.client_key,
+        }
+        | settings
+    )
+
+
+def with_login(broker: SecuredKafka, mechanism: str, password: str = PASSWORD) -> KafkaSettings:
+    return KafkaSettings(
+        bootstrap_servers=broker.sasl,
+        security_protocol="SASL_SSL",
+        sasl_mechanism=mechanism,
+        sasl_username="relay",
+        sasl_password=SecretStr(password),
+        ssl_ca_file=broker.certificates.ca,
+    )
+
+
+async def send_one(settings: KafkaSettings, topic: str) -> Result:
+    async with started(KafkaSink(settings)) as sink:
+        (result,) = await sink.send([delivery(topic)])
+        return result
+
+
+async def test_tls_with_a_client_certificate(secured: SecuredKafka) -> None:
+    topic = await Topics(secured.url).create("allowed.tls")
+    assert isinstance(await send_one(with_tls(secured), topic), Sent)
+
+
+async def test_tls_without_the_certificate_that_the_broker_asks_for(secured: SecuredKafka) -> None:
+    with pytest.raises(Unavailable, match="localhost:"):
+        await send_one(with_tls(secured, ssl_cert_file=None, ssl_key_file=None), "t")
+
+
+async def test_a_broker_that_a_stranger_vouches_for(secured: SecuredKafka, tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        await send_one(with_tls(secured, ssl_ca_file=make_certificates(tmp_path).ca), "t")
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+async def test_login(secured: SecuredKafka, mechanism: str) -> None:
+    topic = await Topics(secured.url).create(f"allowed.{mechanism}")
+    assert isinstance(await send_one(with_login(secured, mechanism), topic), Sent)
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256"])
+async def test_a_wrong_password(secured: SecuredKafka, mechanism: str) -> None:
+    with pytest.raises(Unavailable, match="SaslAuthenticationFailed"):
+        await send_one(with_login(secured, mechanism, "wrong"), "t")
+
+
+async def test_a_topic_that_is_forbidden(secured: SecuredKafka) -> None:
+    topics = Topics(secured.url)
+    allowed, forbidden = await topics.create("allowed.beside"), await topics.create("forbidden")
+    async with started(KafkaSink(with_login(secured, "PLAIN"))) as sink:
+        first, second = await sink.send([delivery(forbidden, "k"), delivery(allowed, "k")])
+    assert isinstance(first, Unavailable)
+    assert (str(first), first.scope, first.uncertain) == ("TOPIC_AUTHORIZATION_FAILED", "destination", False)
+    assert isinstance(second, Sent)
+
+
+async def test_a_quota_slows_down_but_loses_nothing(secured: SecuredKafka) -> None:
+    topics = Topics(secured.url)
+    topic = await topics.create("allowed.slow")
+    await secured.limit("slow", 200_000)
+    rows = [delivery(topic, "k", payload=bytes(100_000)) for _ in range(30)]  # ten seconds are free
+    async with started(KafkaSink(with_tls(secured, client_id="slow"), timeout=1.5)) as sink:
+        assert all(isinstance(result, Sent) for result in await sink.send(rows))
+        began = monotonic()
+        (result,) = await sink.send(rows[:1])
+    assert monotonic() - began < 1.0, "it does not wait for what comes too late"
+    assert isinstance(result, Unavailable)
+    assert str(result).startswith("over a quota of the broker")
+    assert (result.scope, result.uncertain) == ("sink", False)
+
+
+async def test_start_and_stop_are_bounded_before_a_stalled_broker(secured: SecuredKafka) -> None:
+    topic = await Topics(secured.url).create("allowed.stalled")
+    async with started(KafkaSink(with_login(secured, "PLAIN"), timeout=1.0)) as sink:
+        assert isinstance((await sink.send([delivery(topic)]))[0], Sent)
+        secured.pause()
+        (result,) = await sink.send([delivery(topic)])
+        began = monotonic()
+    assert isinstance(result, Unavailable)
+    assert result.uncertain
+    with pytest.raises(Unavailable, match="no answer"):
+        await sink.start()
+    await sink.stop()
+    assert monotonic() - began < 3.0
+    secured.resume()
+
+
+# Settings
+
+
+def test_a_ca_file_that_is_not_there(tmp_path: Path) -> None:
+    settings = KafkaSettings(
+        bootstrap_servers="h:1", security_protocol="SSL", ssl_ca_file=tmp_path / "none.pem"
+    )
+    with pytest.raises(SettingsError, match=r"OUTBOX_KAFKA_SSL_CA_FILE=.*none.pem: .*No such file"):
+        KafkaSink(settings)
+
+
+def test_a_certificate_that_is_none(tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path)
+    certificates.client.write_text("nothing")
+    settings = KafkaSettings(
+        bootstrap_servers="h:1",
+        security_protocol="SSL",
+        ssl_ca_file=certificates.ca,
+        ssl_cert_file=certificates.client,
+        ssl_key_file=certificates.client_key,
+    )
+    with pytest.raises(SettingsError, match=r"OUTBOX_KAFKA_SSL_CERT_FILE=.*OUTBOX_KAFKA_SSL_KEY_FILE="):
+        KafkaSink(settings)
