@@ -92,9 +92,10 @@ class Statements:
     def fetch(self) -> str:
         """Deliveries that may go out now, of the lanes given, each lane from its floor.
 
-        Retries and scheduled deliveries that are due come first within a lane. A delivery is held
-        while an earlier one of its key blocks. Bytes are summed before any payload is read. Floors count
-        only if nobody else has ended a hold since: what waited for it is below them.
+        Retries that are due come first within a lane, with the scheduled deliveries that the floor has
+        passed; one whose time comes before takes its place in line, behind what is not sent yet. A
+        delivery is held while an earlier one of its key blocks. Bytes are summed before any payload is
+        read. Floors count only if nobody else has ended a hold since: what waited for it is below them.
         """
         return self._fill("""
             SELECT delivery.*, snapshot.xmin, snapshot.next_xid, snapshot.last_id, snapshot.holds_ended
@@ -120,6 +121,7 @@ class Statements:
                     CROSS JOIN LATERAL (
                         (SELECT q.* FROM {schema}outbox_queue q
                          WHERE q.sink = $1 AND q.lane = place.lane AND q.due_at <= now()
+                           AND (q.blocks OR q.id <= floor.id)
                            AND q.destination_hash <> ALL (
                                ARRAY(SELECT hashtextextended(d, 0) FROM unnest($6::text[]) AS d))
                            AND NOT {held}
@@ -127,7 +129,8 @@ class Statements:
                         UNION ALL
                         (SELECT q.* FROM {schema}outbox_queue q
                          WHERE q.sink = $1 AND q.lane = place.lane AND q.id > floor.id
-                           AND q.due_at IS NULL AND q.parked_at IS NULL
+                           AND q.parked_at IS NULL
+                           AND (q.due_at IS NULL OR (q.due_at <= now() AND NOT q.blocks))
                            AND q.destination_hash <> ALL (
                                ARRAY(SELECT hashtextextended(d, 0) FROM unnest($6::text[]) AS d))
                            AND NOT {held}
