@@ -24,6 +24,10 @@ COMMANDS = {
     "skip": ("outbox.cli.act:skip", "Give deliveries up, so that their keys go on."),
     "els": ("outbox.cli.huleedu:els", "HuleEdu: assign uploaded essays to the slots of their batch."),
     "ras": ("outbox.cli.huleedu:ras", "HuleEdu: keep the results of essays, and tell how a batch is."),
+    "gateway": (
+        "outbox.cli.huleedu:gateway",
+        "HuleEdu: bring what is published for a user to their browsers.",
+    ),
 }
 """Where each command is, and its line in the help."""
 

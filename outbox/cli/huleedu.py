@@ -1,4 +1,4 @@
-"""`outbox els`, `outbox ras`: HuleEdu's services, each a process of its own."""
+"""`outbox els`, `outbox ras`, `outbox gateway`: HuleEdu's services, each a process of its own."""
 
 from __future__ import annotations
 
@@ -30,6 +30,17 @@ def ras() -> None:
     """
     service = _service("ras")
     service.main(service.RasSettings.load())
+
+
+@click.command()
+def gateway() -> None:
+    """HuleEdu's WebSocket gateway: brings what is published for a user to that user's browsers.
+
+    Settings are GATEWAY_… variables, GATEWAY_REDIS_URL and GATEWAY_JWT_SECRET or GATEWAY_JWKS at least.
+    SIGTERM: close every socket within a few seconds, end with 0.
+    """
+    service = _service("gateway")
+    service.main(service.GatewaySettings.load())
 
 
 def _service(name: str) -> Any:
