@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -263,6 +264,16 @@ class Statements:
         """)
 
 
+def _retry_by(failure: Failure) -> datetime | None:
+    """When its retry must be due at the latest.
+
+    What may have arrived is tried again though it is too late, and not in haste.
+    """
+    if failure.delay is None or (failure.uncertain and failure.delivery.expired):
+        return None
+    return failure.delivery.expires_at
+
+
 @asynccontextmanager
 async def connect(settings: Settings, name: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection of one's own with the planner settings; `name` is its application_name.
@@ -347,7 +358,7 @@ class Store:
             [int(f.counted) for f in failures],
             [f.reason for f in failures],
             [f.delay for f in failures],
-            [f.delivery.expires_at if f.delay is not None else None for f in failures],
+            [_retry_by(f) for f in failures],
             [f.blocks for f in failures],
             [f.uncertain for f in failures],
         )
