@@ -13,7 +13,6 @@ from outbox.testing import Fault, Gate
 from tests.relay.support import (
     ByHand,
     delivered,
-    inversions,
     is_idle,
     settings_of,
     state,
@@ -76,10 +75,9 @@ async def test_100_000_followers_of_a_held_key_do_not_slow_its_lane(
         assert gate.arrived == []
         assert await successor.rows_read() < 100
         await retry(environment, head)
-        await successor.work()
-        assert gate.arrived[0] == head
-        assert len(gate.arrived) == 100_001
-        assert inversions(gate.attempts) == []
+        for _ in range(3):
+            await successor.turn()
+    assert gate.arrived == list(range(head, head + 4_001))
 
 
 async def test_what_waited_for_a_skipped_delivery_goes_before_what_is_written_then(
