@@ -30,6 +30,7 @@ _SERVER_DOWN = (
     AskError,
     ClusterCrossSlotError,
     ClusterError,
+    NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     TryAgainError,
@@ -64,11 +65,10 @@ def results_of(
     if not isinstance(executed, ResponseError):
         return _each(commands, executed)
     # Nothing was done: leave out the destinations that were refused, if it was only those.
-    refused = {
-        row: reply
-        for (row, _), reply in zip(commands, queued, strict=True)
-        if isinstance(reply, ResponseError)
-    }
+    refused: dict[int, ResponseError] = {}
+    for (row, _), reply in zip(commands, queued, strict=True):
+        if isinstance(reply, ResponseError):
+            refused.setdefault(row, reply)
     for error in refused.values() or (executed,):
         if not _is_about_a_destination(error):
             return dict.fromkeys(rows, _failure(error))
