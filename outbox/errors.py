@@ -55,6 +55,8 @@ class SinkError(OutboxError):
     """
 
     def __init__(self, reason: str, *, uncertain: bool = False) -> None:
+        # What the database takes: a sink's own words may be anything.
+        reason = reason.encode(errors="replace").decode().replace("\0", "?")
         super().__init__(reason)
         self.reason = reason
         self.uncertain = uncertain
@@ -82,3 +84,11 @@ class Permanent(SinkError):
 
 class Unsent(SinkError):
     """Not tried, because an earlier delivery of its key was not sent. Nothing is recorded."""
+
+
+def one_line(error: BaseException) -> str:
+    """What it says, in one line and not too long."""
+    if isinstance(error, SinkError):
+        return error.reason
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

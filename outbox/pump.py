@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any
 
 from outbox.breakers import Admission, Breakers
-from outbox.errors import SinkError, Transient, Unavailable
+from outbox.errors import SinkError, Transient, Unavailable, one_line
 from outbox.lanes import Lane, SinkLanes
 from outbox.message import Delivery, Failure, Result, Sent
 from outbox.observe import emit
@@ -174,21 +174,20 @@ class Pump:
         """The sink's results, or what stands for them where it gave none."""
         error: SinkError
         try:
-            async with asyncio.timeout(self._served.lanes.deadline - monotonic()):
+            async with asyncio.timeout(self._served.lanes.deadline - monotonic()) as limit:
                 results = await self._served.sink.send(batch)
-        except TimeoutError:
-            error = Unavailable("no answer before the lease ran out", uncertain=True)
         except SinkError as raised:
             error = raised
         except Exception as raised:  # noqa: BLE001 - a sink may be anybody's
-            lines = str(raised).splitlines() or [""]
-            error = Transient(f"{type(raised).__name__}: {lines[0][:200]}")
+            if limit.expired():
+                error = Unavailable("no answer before the lease ran out", uncertain=True)
+            else:
+                error = Transient(one_line(raised))
         else:
-            if len(results) == len(batch):
+            given = len(results) if isinstance(results, Sequence) else "no"
+            if given == len(batch):
                 return results
-            error = Transient(
-                f"the sink gave {len(results)} results for {len(batch)} deliveries", uncertain=True
-            )
+            error = Transient(f"the sink gave {given} results for {len(batch)} deliveries", uncertain=True)
         return [error] * len(batch)
 
     async def _settle(self, store: Store, lanes: Sequence[Lane], verdict: Verdict, began: float) -> None:

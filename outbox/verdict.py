@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from outbox.errors import Unavailable
+from outbox.errors import SinkError, Transient, Unavailable
 from outbox.message import Delivered, Delivery, Expire, Failure, Keep, Outcome, Park, Result, Retry, Sent
 from outbox.retry import Policy, decide
 
@@ -54,14 +54,15 @@ class Verdict:
             if isinstance(result, Sent):
                 self.sent.append((delivery, result))
                 continue
-            if isinstance(result, Unavailable) and result.scope != "part":
-                self.down[None if result.scope == "sink" else delivery.destination] = result.reason
+            error = result if isinstance(result, SinkError) else _no_result(result)
+            if isinstance(error, Unavailable) and error.scope != "part":
+                self.down[None if error.scope == "sink" else delivery.destination] = error.reason
             if delivery.key_hash in failed_keys:
                 # It stays behind the first failure of its key, whatever its own was.
-                outcome: Outcome = Keep(uncertain=result.uncertain)
+                outcome: Outcome = Keep(uncertain=error.uncertain)
             else:
                 failed_keys.add(delivery.key_hash)
-                outcome = decide(delivery.attempts, result, policy, next(jitter))
+                outcome = decide(delivery.attempts, error, policy, next(jitter))
             self._note(delivery, outcome, policy)
 
     def _note(self, delivery: Delivery, outcome: Outcome, policy: Policy) -> None:
@@ -85,6 +86,10 @@ class Verdict:
                     self.uncertain.append(delivery)
             case _:
                 assert_never(outcome)
+
+
+def _no_result(answer: object) -> Transient:
+    return Transient(f"the sink gave {answer!r:.100} for a result", uncertain=True)
 
 
 def highest_in_line(deliveries: Iterable[Delivery]) -> dict[int, int]:
