@@ -19,7 +19,7 @@ from structlog.contextvars import bound_contextvars
 
 from outbox.breakers import Breakers
 from outbox.catalog import missing
-from outbox.errors import SinkError
+from outbox.errors import one_line
 from outbox.lanes import Lanes
 from outbox.maintenance import Maintenance
 from outbox.observe import Health, SinkHealth, emit
@@ -29,6 +29,7 @@ from outbox.sinks import load as load_sink
 from outbox.store import LOST_DATABASE, Store, connect
 
 _LONGEST_RECONNECT_SECONDS = 2.0
+_SINK_STOP_SECONDS = 5.0
 
 
 class Relay:
@@ -83,7 +84,7 @@ class Relay:
             try:
                 await self._live()
             finally:
-                await asyncio.gather(*(served.sink.stop() for served in self._served))
+                await self._stop_sinks()
                 emit("relay.stopped")
 
     def health(self) -> Health:
@@ -104,10 +105,20 @@ class Relay:
         )
 
     async def _live(self) -> None:
-        async with asyncio.timeout(None) as self._bound, asyncio.TaskGroup() as group:
-            starting = [group.create_task(self._start(served)) for served in self._served]
-            await self._sessions()
-            for task in starting:
+        try:
+            async with asyncio.timeout(None) as self._bound, asyncio.TaskGroup() as group:
+                starting = [group.create_task(self._start(served)) for served in self._served]
+                await self._sessions()
+                for task in starting:
+                    task.cancel()
+        finally:
+            self._bound = None
+
+    async def _stop_sinks(self) -> None:
+        stopping = [asyncio.create_task(served.sink.stop()) for served in self._served]
+        if stopping:
+            _, hanging = await asyncio.wait(stopping, timeout=_SINK_STOP_SECONDS)
+            for task in hanging:
                 task.cancel()
 
     def _serve(self, name: str) -> ServedSink:
@@ -126,8 +137,8 @@ class Relay:
         while True:
             try:
                 await served.sink.start()
-            except SinkError as error:
-                emit("relay.waiting", what=served.name, reason=error.reason)
+            except Exception as error:  # noqa: BLE001 - a sink may be anybody's
+                emit("relay.waiting", what=served.name, reason=one_line(error))
             else:
                 break
             await asyncio.sleep(wait)
@@ -147,8 +158,8 @@ class Relay:
                         await self._session(connection)
             except LOST_DATABASE as error:
                 if self._waiting_for is None:
-                    emit("relay.lost_database", reason=_one_line(error))
-                self._wait("postgres", _one_line(error))
+                    emit("relay.lost_database", reason=one_line(error))
+                self._wait("postgres", one_line(error))
             wait = 0.1 if monotonic() - began > _LONGEST_RECONNECT_SECONDS else 2 * wait
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(wait, _LONGEST_RECONNECT_SECONDS)):
@@ -247,8 +258,3 @@ async def _first(*events: asyncio.Event) -> None:
     finally:
         for task in waiting:
             task.cancel()
-
-
-def _one_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
