@@ -148,7 +148,7 @@ class BreakerMachine(RuleBasedStateMachine):
             return
         self.failures += 1
         ceiling = self.backoff.ceiling(self.failures)
-        assert ceiling / 2 < wait <= ceiling
+        assert ceiling / 2 <= wait <= ceiling
         self.probing, self.free_at = False, self.now + wait
 
     @precondition(lambda self: self.probing)
