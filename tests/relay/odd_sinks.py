@@ -1,0 +1,68 @@
+"""Sinks that do what no sink should."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from outbox.message import Delivery, Result, Sent
+from outbox.testing import GatedSink
+
+
+class Odd(GatedSink):
+    """Does the odd thing with deliveries of the key `odd`."""
+
+    async def send(self, deliveries: Sequence[Delivery]) -> Any:
+        if any(delivery.key == "odd" for delivery in deliveries):
+            return await self.odd(deliveries)
+        return await super().send(deliveries)
+
+    async def odd(self, _: Sequence[Delivery]) -> Any:
+        raise NotImplementedError
+
+
+class Silent(Odd):
+    async def odd(self, _: Sequence[Delivery]) -> Any:
+        return None
+
+
+class Curt(Odd):
+    async def odd(self, deliveries: Sequence[Delivery]) -> list[Result]:
+        return [Sent()] * (len(deliveries) - 1)
+
+
+class Vague(Odd):
+    async def odd(self, deliveries: Sequence[Delivery]) -> Any:
+        return ["fine"] * len(deliveries)
+
+
+class Fierce(Odd):
+    async def odd(self, _: Sequence[Delivery]) -> Any:
+        raise ZeroDivisionError("a\0b \udcff\nand a second line")
+
+
+class Slow(Odd):
+    async def odd(self, _: Sequence[Delivery]) -> Any:
+        await asyncio.Event().wait()
+
+
+class Impatient(Odd):
+    async def odd(self, _: Sequence[Delivery]) -> Any:
+        raise TimeoutError
+
+
+class Stubborn(GatedSink):
+    """Does not start before the third time, and never stops."""
+
+    def __init__(self, options: Mapping[str, str]) -> None:
+        super().__init__(options)
+        self._starts = 0
+
+    async def start(self) -> None:
+        self._starts += 1
+        if self._starts < 3:
+            raise OSError("not today")
+
+    async def stop(self) -> None:
+        await asyncio.Event().wait()

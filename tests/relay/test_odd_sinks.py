@@ -1,0 +1,74 @@
+"""A sink may be anybody's: what it does wrong costs its own deliveries, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from outbox.observe import watch
+from outbox.relay import Relay
+from outbox.testing import Gate
+from tests.relay.odd_sinks import Curt, Fierce, Impatient, Silent, Slow, Stubborn, Vague
+from tests.relay.support import SINK, ByHand, emptied, settings_of, state, write
+
+
+def odd(environment: dict[str, str], sink: type) -> dict[str, str]:
+    return {**environment, "OUTBOX_SINKS": f"{SINK}={sink.__module__}:{sink.__name__}"}
+
+
+@pytest.mark.parametrize(
+    ("sink", "recorded"),
+    [
+        (Silent, ("the sink gave no results for 1 deliveries", True)),
+        (Curt, ("the sink gave 0 results for 1 deliveries", True)),
+        (Vague, ("the sink gave 'fine' for a result", True)),
+        (Fierce, ("ZeroDivisionError: a?b ?", False)),
+        (Impatient, ("TimeoutError", False)),
+    ],
+)
+async def test_an_answer_that_is_none_fails_what_was_sent(
+    environment: dict[str, str],
+    connection: asyncpg.Connection,
+    gate: Gate,
+    sink: type,
+    recorded: tuple[str, bool],
+) -> None:
+    (id_,) = await write(connection, ["odd"])
+    async with ByHand.made(odd(environment, sink)) as relay:
+        await relay.beat()
+        await relay.turn()
+        row = await state(connection, id_)
+        assert (row["state"], row["attempts"]) == ("retrying", 1)
+        assert (row["last_error"], row["uncertain"]) == recorded
+        others = await write(connection, ["even"] * 2)
+        await connection.execute("UPDATE outbox_queue SET due_at = due_at + interval '1 hour' WHERE blocks")
+        await relay.turn()
+    assert gate.arrived == others
+
+
+async def test_a_send_that_hangs_ends_with_the_lease(
+    environment: dict[str, str], connection: asyncpg.Connection
+) -> None:
+    (id_,) = await write(connection, ["odd"])
+    async with ByHand.made(odd(environment, Slow) | {"OUTBOX_LEASE_SECONDS": "1.5"}) as relay:
+        await relay.beat()
+        turn = asyncio.create_task(relay.turn())
+        while not turn.done():
+            await relay.beat()
+        row = await state(connection, id_)
+        assert (row["attempts"], row["uncertain"]) == (0, True)
+
+
+async def test_a_sink_that_does_not_start_is_waited_for_and_one_that_does_not_stop_is_left(
+    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outbox.relay._SINK_STOP_SECONDS", 0.1)
+    ids = await write(connection, ["a"])
+    with watch() as events:
+        async with Relay(settings_of(odd(environment, Stubborn))):
+            await events.wait_for("relay.waiting", what=SINK, reason="OSError: not today")
+            await emptied(connection)
+    assert gate.arrived == ids
+    assert events.matching("relay.stopped")
