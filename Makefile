@@ -12,7 +12,7 @@ up: $(VENV)/with-demo
 
 test: $(VENV)/with-dev
 	$(BIN)/python tests/support/programs.py
-	-$(BIN)/python -m outbox.devstack.jars
+	-$(BIN)/python outbox/devstack/jars.py
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -1,18 +1,16 @@
 """Kafka's jars: fetched once from Maven Central by `jgo`, into its cache, and used from there.
 
 Later starts need no network and resolve nothing. A download that breaks off leaves nothing half
-done: it goes into a directory of its own, which gets its final name once it is complete. It runs
-in a process of its own (`python -m outbox.devstack.jars`), which can be ended at any moment.
+done: it goes into a directory of its own, which gets its final name once it is complete. This
+file is also the program that fetches them, so that it can be ended at any moment.
 """
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,44 +20,14 @@ from jgo.config import GlobalSettings
 from jgo.constants import MAVEN_CENTRAL_URL
 from jgo.maven import MavenContext
 
-from outbox.errors import DevstackError
-
 KAFKA = "4.3.1"
 SLF4J = "2.0.17"
 COORDINATES = (f"org.apache.kafka:kafka_2.13:{KAFKA}", f"org.slf4j:slf4j-simple:{SLF4J}")
 
 
-async def kafka_jars(report: Callable[[str], None]) -> Path:
-    """The directory of Kafka's jars; `report` hears how their download goes (45 MB) if it is needed."""
-    jars = _place()
-    if not jars.is_dir():
-        await _fetch_apart(report)
-    return jars
-
-
-def _place() -> Path:
+def jars_folder() -> Path:
+    """Where the jars are, if they have been fetched."""
     return GlobalSettings.load().cache_dir / "outbox" / f"kafka-{KAFKA}-slf4j-{SLF4J}"
-
-
-async def _fetch_apart(report: Callable[[str], None]) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", __name__, stdout=asyncio.subprocess.PIPE
-    )
-    said = "it said nothing"
-    try:
-        assert process.stdout is not None  # noqa: S101 - for mypy
-        async for line in process.stdout:
-            report(said := line.decode().strip())
-        code = await process.wait()
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
-    if code != 0:
-        raise DevstackError(
-            f"Kafka's jars can't be had ({said}): allow access to Maven Central, name a mirror as "
-            "`central` in jgo's configuration, or set OUTBOX_KAFKA_BOOTSTRAP_SERVERS to a Kafka of yours"
-        )
 
 
 def _fetch(jars: Path) -> None:
@@ -87,14 +55,17 @@ def _resolve(repository: Path) -> list[Any]:
 
 
 def main() -> int:
-    """Fetch the jars if they are not there, a line for each step; the last one is the error, if any."""
+    """Fetch the jars (45 MB) if they are not there, a line for each step; the last tells what went wrong."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    jars = _place()
     try:
-        if not jars.is_dir():
-            _fetch(jars)
+        if not jars_folder().is_dir():
+            _fetch(jars_folder())
     except (OSError, RuntimeError) as error:
-        click.echo(str(error).partition("\n")[0][:300] or type(error).__name__)
+        reason = str(error).partition("\n")[0][:300] or type(error).__name__
+        click.echo(
+            f"Kafka's jars can't be had ({reason}): allow access to Maven Central, name a mirror as "
+            "`central` in jgo's configuration, or set OUTBOX_KAFKA_BOOTSTRAP_SERVERS to a Kafka of yours"
+        )
         return 1
     except KeyboardInterrupt:
         return 130

@@ -10,13 +10,15 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
-from outbox.devstack.jars import kafka_jars
+from outbox.devstack import jars
+from outbox.devstack.jars import jars_folder
 from outbox.devstack.server import HOST, Server, free_port, wheel_files
 from outbox.errors import DevstackError
 
@@ -58,14 +60,14 @@ class Kafka(Server):
     async def prepare(self) -> None:
         """Fetch the jars and format the log directory, each if it is not there yet."""
         self._java = await asyncio.to_thread(find_java)
-        self._jars = await kafka_jars(self._report)
+        self._jars = jars_folder()
+        fetch = [sys.executable, "-P", jars.__file__]
+        if not self._jars.is_dir() and not await self.run(fetch, self._report):
+            raise DevstackError(self.last_words(1))
         lines = [f"{name}={value}\n" for name, value in self._all_properties().items()]
         self._file.write_text("".join(lines))
         if not (self._logs / "meta.properties").exists():
-            format_logs = ["format", "--cluster-id", CLUSTER_ID, "--config", str(self._file)]
-            await self.run(
-                self._java_command("-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", *format_logs)
-            )
+            await self._format()
 
     def command(self) -> list[str]:
         """The broker's command line."""
@@ -83,6 +85,13 @@ class Kafka(Server):
             return False
         finally:
             await client.close()
+
+    async def _format(self) -> None:
+        arguments = ["format", "--cluster-id", CLUSTER_ID, "--config", str(self._file)]
+        if not await self.run(
+            self._java_command("-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", *arguments)
+        ):
+            raise DevstackError(f"Kafka's log directory cannot be formatted: {self.last_words()}")
 
     @property
     def _file(self) -> Path:

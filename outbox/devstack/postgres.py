@@ -102,7 +102,8 @@ class Postgres(Server):
         if self.temporary:
             options.append("--no-sync")
         places = [f"--pwfile={self._password_file}", f"--pgdata={unfinished}"]
-        await self.run([str(self.binaries / "initdb"), *options, *places])
+        if not await self.run([str(self.binaries / "initdb"), *options, *places]):
+            raise DevstackError(f"initdb failed in {self.home} as {self.user or 'us'}: {self.last_words(1)}")
         unfinished.rename(self._data)
 
     @property

@@ -16,6 +16,7 @@ import socket
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -112,6 +113,25 @@ class Server(ABC):
             self._process.signal(signal.SIGKILL)
             await self._process.ended(10.0)
 
+    async def run(self, command: list[str], report: Callable[[str], None] = lambda _: None) -> bool:
+        """Run a program that makes the home ready, as the server's user; returns whether it succeeded.
+
+        It writes to the same log; `report` hears the log's last line whenever it is another one.
+        """
+        self._process = process = self._spawn(command)
+        heard = self.last_words(1)
+        try:
+            while (code := await process.ended(within=0.2)) is None:
+                if (said := self.last_words(1)) != heard:
+                    report(heard := said)
+        finally:
+            await self.stop(grace=3.0)
+        return code == 0
+
+    def last_words(self, lines: int = 5) -> str:
+        """The end of its log, in one line."""
+        return " | ".join(self.log.read_text(errors="replace").strip().splitlines()[-lines:])
+
     async def restart(self) -> None:
         """Stop it and start it again."""
         await self.start()
@@ -125,16 +145,6 @@ class Server(ABC):
         """SIGCONT."""
         if self._process is not None:
             self._process.signal(signal.SIGCONT)
-
-    async def run(self, command: list[str]) -> None:
-        """Run a program that makes the home ready, as the server's user; it writes to the same log."""
-        self._process = self._spawn(command)
-        try:
-            code = await self._process.ended(within=60.0)
-        finally:
-            await self.kill()
-        if code != 0:
-            raise DevstackError(f"{self.name} cannot be set up in {self.home}: {self._last_words()}")
 
     def _spawn(self, command: list[str]) -> GuardedProcess:
         return GuardedProcess(
@@ -151,7 +161,7 @@ class Server(ABC):
     async def _until_it_answers(self, deadline: float) -> None:
         while not await self._answers():
             if not self.running or time.monotonic() > deadline:
-                raise DevstackError(f"{self.name} did not start: {self._last_words()}")
+                raise DevstackError(f"{self.name} did not start: {self.last_words()}")
             await asyncio.sleep(0.02)
 
     async def _answers(self) -> bool:
@@ -160,10 +170,6 @@ class Server(ABC):
                 return await self.answers()
         except OSError:
             return False
-
-    def _last_words(self) -> str:
-        lines = self.log.read_text(errors="replace").strip().splitlines()
-        return " | ".join(lines[-5:]) or "it printed nothing"
 
 
 def free_port() -> int:
