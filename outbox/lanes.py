@@ -10,7 +10,7 @@ import asyncio
 import math
 import os
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -186,13 +186,14 @@ class Lanes:
     async def tick(self, connection: asyncpg.Connection) -> None:
         """One heartbeat: tell that we live, renew, then take or release towards an even share."""
         self.nudged.clear()
+        sinks = dict(self._sinks)  # One that becomes ready meanwhile has its turn next time.
         lease = self._settings.lease_seconds
         await connection.execute(
-            self._sql.alive, self.relay, self.name, version("outbox"), list(self._sinks), lease
+            self._sql.alive, self.relay, self.name, version("outbox"), list(sinks), lease
         )
-        await self._renew(connection)
+        await self._renew(connection, sinks)
         relays = dict(await connection.fetch(self._sql.count))
-        for sink, lanes in self._sinks.items():
+        for sink, lanes in sinks.items():
             share = math.ceil(LANES / max(1, relays.get(sink, 1)))
             staying = [number for number in lanes.owned if number not in lanes.leaving]
             if len(staying) > share:
@@ -209,13 +210,13 @@ class Lanes:
                 emit("lanes.released", sink=lanes.sink, lanes=sorted(lanes.owned))
             lanes.forget(list(lanes.owned))
 
-    async def _renew(self, connection: asyncpg.Connection) -> None:
+    async def _renew(self, connection: asyncpg.Connection, sinks: Mapping[str, SinkLanes]) -> None:
         # Read before asking: the lease cannot end earlier than counted from here.
         asked = monotonic()
-        renewed: dict[str, list[Any]] = {sink: [] for sink in self._sinks}
+        renewed: dict[str, list[Any]] = {sink: [] for sink in sinks}
         for record in await connection.fetch(self._sql.renew, self.relay, self._settings.lease_seconds):
             renewed.setdefault(record["sink"], []).append(record)
-        for sink, lanes in self._sinks.items():
+        for sink, lanes in sinks.items():
             self._apply(lanes, renewed[sink])
             lanes.deadline = asked + self._settings.lease_seconds
 
