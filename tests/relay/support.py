@@ -123,8 +123,10 @@ class ByHand:
 
     @classmethod
     @asynccontextmanager
-    async def made(cls, environment: Mapping[str, str]) -> AsyncIterator[ByHand]:
-        """One that has joined and owns nothing yet."""
+    async def made(
+        cls, environment: Mapping[str, str], *, serving: Collection[str] | None = None
+    ) -> AsyncIterator[ByHand]:
+        """One that has joined, serves these sinks or all, and owns nothing yet."""
         settings = settings_of({**environment, "OUTBOX_PUMPS": "1"})
         relay = Relay(settings)
         async with AsyncExitStack() as stack:
@@ -134,7 +136,8 @@ class ByHand:
                 own = await stack.enter_async_context(connect(settings, "pump by hand"))
                 stores[served.name] = Store(own, settings, served.name, relay._lanes.relay)
                 await served.sink.start()
-                relay._lanes.serve(served.name)
+                if serving is None or served.name in serving:
+                    relay._lanes.serve(served.name)
             await relay._lanes.join(connection)
             await relay._maintenance.publish_settings(connection)
             yield cls(relay, connection, stores)
@@ -147,6 +150,16 @@ class ByHand:
     def owned(self) -> set[int]:
         """The lanes that it owns."""
         return set(self._relay._lanes.of(SINK).owned)
+
+    def serve(self, sink: str) -> None:
+        """Its lanes are taken from the next heartbeat on."""
+        self._relay._lanes.serve(sink)
+
+    async def is_blocked(self, observer: asyncpg.Connection) -> bool:
+        """Whether its heartbeat waits for a lock."""
+        pid = self._connection.get_server_pid()
+        found: bool = await observer.fetchval("SELECT cardinality(pg_blocking_pids($1)) > 0", pid)
+        return found
 
     async def beat(self) -> None:
         """One heartbeat."""

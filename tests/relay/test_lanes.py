@@ -1,0 +1,119 @@
+"""Relays share the lanes evenly, soon after one joins, leaves or dies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+
+from outbox.schema import LANES
+from outbox.testing import Fault, Gate
+from tests.relay.support import SINK, ByHand, write
+from tests.support import sql
+from tests.support.relay import RelayProcess
+from tests.support.waiting import until
+
+
+async def shares(connection: asyncpg.Connection) -> list[int]:
+    """How many lanes each relay owns, and their sum."""
+    counts = await connection.fetch(
+        "SELECT count(*) FROM outbox_lanes WHERE expires_at > now() GROUP BY owner ORDER BY 1"
+    )
+    return [count for (count,) in counts]
+
+
+async def shared(connection: asyncpg.Connection, *expected: int, deadline: float = 10.0) -> None:
+    async def so() -> bool:
+        return await shares(connection) == list(expected)
+
+    await until(so, deadline=deadline)
+
+
+async def test_a_relay_that_comes_alone_takes_all_and_gives_half_to_the_next(
+    environment: dict[str, str], connection: asyncpg.Connection
+) -> None:
+    async with ByHand.made(environment) as first, ByHand.made(environment) as second:
+        await first.beat()
+        assert await shares(connection) == [LANES]
+        await second.beat()
+        await first.beat()
+        await second.beat()
+        assert await shares(connection) == [32, 32]
+        assert first.owned | second.owned == set(range(LANES))
+        await second.leave()
+        await first.beat()
+        assert await shares(connection) == [LANES]
+
+
+async def test_a_lane_is_not_given_away_while_a_pump_works_in_it(
+    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate
+) -> None:
+    async with ByHand.made(environment) as first, ByHand.made(environment) as second:
+        await first.beat()
+        await write(connection, [None])
+        gate.set(Fault(kind="hold"))
+        turn = asyncio.create_task(first.turn())
+        await second.beat()
+        await first.beat()
+        await second.beat()
+        assert await shares(connection) == [LANES]
+        gate.set()
+        await turn
+        await first.beat()
+        await second.beat()
+        assert await shares(connection) == [32, 32]
+
+
+async def test_a_new_owner_has_a_higher_epoch(
+    environment: dict[str, str], connection: asyncpg.Connection
+) -> None:
+    async with ByHand.made(environment) as first, ByHand.made(environment) as second:
+        await first.beat()
+        before = dict(await connection.fetch("SELECT lane, epoch FROM outbox_lanes"))
+        await first.leave()
+        await second.beat()
+        after = dict(await connection.fetch("SELECT lane, epoch FROM outbox_lanes"))
+    assert all(after[lane] == before[lane] + 1 for lane in range(LANES))
+
+
+async def test_relays_that_join_leave_and_die_share_the_lanes_within_seconds(
+    environment: dict[str, str],
+    connection: asyncpg.Connection,
+    relay_process: Callable[..., Awaitable[RelayProcess]],
+) -> None:
+    first = await relay_process(environment)
+    await shared(connection, 64)
+    second = await relay_process(environment)
+    await shared(connection, 32, 32)
+    third = await relay_process(environment)
+    await shared(connection, 20, 22, 22)
+    first.terminate()
+    assert await first.exited() == 0
+    await shared(connection, 32, 32, deadline=2.0)
+    third.kill()  # Its lease ends after two seconds.
+    await shared(connection, 64, deadline=5.0)
+    second.terminate()
+    assert await second.exited() == 0
+    assert await shares(connection) == []
+
+
+async def test_a_sink_that_is_ready_in_the_middle_of_a_heartbeat_gets_its_lanes(
+    environment: dict[str, str], connection: asyncpg.Connection, database: str, gate: Gate
+) -> None:
+    both = {**environment, **gate.environment("other")}
+    both["OUTBOX_SINKS"] = f"{environment['OUTBOX_SINKS']},{gate.environment('other')['OUTBOX_SINKS']}"
+    async with ByHand.made(both, serving=[SINK]) as relay, sql.connection(database) as locking:
+        await relay.beat()
+        await locking.execute("BEGIN")
+        await locking.execute("LOCK TABLE outbox_lanes")
+        beat = asyncio.create_task(relay.beat())
+        await until(lambda: relay.is_blocked(connection))
+        relay.serve("other")
+        await locking.execute("COMMIT")
+        await beat
+        await relay.beat()
+    owned = await connection.fetch(
+        "SELECT sink, count(*) FROM outbox_lanes WHERE owner IS NOT NULL GROUP BY 1"
+    )
+    assert dict(owned) == {SINK: LANES, "other": LANES}
