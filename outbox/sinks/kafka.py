@@ -21,7 +21,7 @@ from outbox.errors import SettingsError, Unavailable
 from outbox.message import Delivery, Result
 from outbox.settings import KafkaSettings
 from outbox.sinks.kafka_cluster import BrokerError, Cluster
-from outbox.sinks.kafka_dispatch import Dispatch, Missing
+from outbox.sinks.kafka_dispatch import Dispatch, Troubles
 from outbox.sinks.kafka_records import CODECS, Format
 from outbox.sinks.kafka_sending import Sending
 from outbox.sinks.network import tls_context
@@ -42,7 +42,7 @@ class KafkaSink:
         self._options = _connection_options(settings, timeout)
         self._format = _format(settings)
         self._cluster: Cluster | None = None
-        self._missing: Missing = {}
+        self._troubles = Troubles()
         self._turns = itertools.count()
 
     async def start(self) -> None:
@@ -65,7 +65,7 @@ class KafkaSink:
         deadline = time.monotonic() + self._timeout
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._timeout), asyncio.TaskGroup() as tasks:
-                Dispatch(self._cluster, sending, tasks, self._missing, deadline).start()
+                Dispatch(self._cluster, sending, tasks, self._troubles, deadline).start()
                 if self._cluster.stale:
                     tasks.create_task(self._cluster.look_again())
         scope = "part" if sending.answered else "sink"

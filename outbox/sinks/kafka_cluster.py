@@ -13,9 +13,9 @@ import contextlib
 import random
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from operator import itemgetter
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from aiokafka.conn import AIOKafkaConnection, CloseReason, collect_hosts
 from aiokafka.errors import KafkaError
@@ -39,6 +39,11 @@ _ACKS_ALL = -1
 _LOOK_SECONDS = 300.0  # the Java client's metadata.max.age.ms
 _IDLE_MS = 180_000  # before balancers and firewalls drop an idle connection in silence
 _CLOSE_SECONDS = 1.0
+_SILENT_SECONDS = 10.0  # a cluster takes about as long to give a broker up
+
+_LEADER_NOT_AVAILABLE = 5
+
+T = TypeVar("T")
 
 
 class BrokerError(Exception):
@@ -144,6 +149,8 @@ class Cluster:
         self._brokers: dict[int, Address] = {}
         self._links: dict[tuple[Address, Purpose], Link] = {}
         self._locks: dict[tuple[Address, Purpose], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._silent: dict[Address, float] = {}
+        """Brokers that did not answer, each until when it is left alone."""
         self._looked_at = time.monotonic()
         self._closed = False
 
@@ -153,10 +160,18 @@ class Cluster:
         return leaders[partition] if partition < len(leaders) else NOBODY
 
     async def link(self, broker: int) -> Link:
-        """The link to this broker. Raises BrokerError."""
-        if broker not in self._brokers:
+        """The link to this broker. Raises BrokerError, at once if it was silent a moment ago."""
+        address = self._brokers.get(broker)
+        if address is None:
             raise BrokerError(f"broker {broker} is not there")
-        return await self._link(self._brokers[broker], "send")
+        if time.monotonic() < self._silent.get(address, 0.0):
+            raise BrokerError(f"{address[0]}:{address[1]}: did not answer a moment ago")
+        return await self._patiently(address, self._link(address, "send"))
+
+    def leave_alone(self, broker: int) -> None:
+        """It did not answer: do not try it for a while, unless it answers a question."""
+        if broker in self._brokers:
+            self._silent[self._brokers[broker]] = time.monotonic() + _SILENT_SECONDS
 
     async def look(self, topics: Iterable[str]) -> dict[str, int]:
         """Learn the leaders of these topics; returns the error codes of those that have none.
@@ -167,13 +182,11 @@ class Cluster:
         failures = []
         for address in self._by_promise():
             try:
-                async with asyncio.timeout(self._patience):
-                    answer = await (await self._link(address, "look")).ask(request)
-            except TimeoutError:
-                failures.append(f"{address[0]}:{address[1]}: no answer within {self._patience:g} s")
+                answer = await self._patiently(address, self._ask(address, request))
             except BrokerError as error:
                 failures.append(str(error))
             else:
+                self._silent.pop(address, None)
                 return self._learn(answer)
         raise BrokerError("; ".join(failures))
 
@@ -194,6 +207,19 @@ class Cluster:
         links, self._links = self._links, {}
         await asyncio.gather(*(link.close() for link in links.values()))
 
+    async def _ask(self, address: Address, request: Any) -> Any:
+        link = await self._link(address, "look")
+        return await link.ask(request)
+
+    async def _patiently(self, address: Address, answer: Awaitable[T]) -> T:
+        """Wait for it, but not so long that no other broker could be tried."""
+        try:
+            async with asyncio.timeout(self._patience):
+                return await answer
+        except TimeoutError:
+            self._silent[address] = time.monotonic() + _SILENT_SECONDS
+            raise BrokerError(f"{address[0]}:{address[1]}: no answer within {self._patience:.3g} s") from None
+
     async def _link(self, address: Address, purpose: Purpose) -> Link:
         async with self._locks[address, purpose]:
             link = self._links.get((address, purpose))
@@ -208,21 +234,21 @@ class Cluster:
             raise BrokerError("stopped")
 
     def _by_promise(self) -> list[Address]:
-        """All addresses: the one that answered last, other brokers, then those that were given."""
-        others = list(self._brokers.values())
-        random.shuffle(others)
+        """All addresses: those that answered before, other brokers, those that were given, silent ones."""
         asked = [
             where for (where, purpose), link in self._links.items() if purpose == "look" and link.connected
         ]
-        return list(dict.fromkeys([*asked, *others, *self._bootstrap]))
+        others = random.sample(list(self._brokers.values()), len(self._brokers))
+        addresses = dict.fromkeys([*asked, *others, *self._bootstrap])
+        return sorted(addresses, key=lambda address: self._silent.get(address, 0.0))
 
     def _learn(self, answer: Any) -> dict[str, int]:
         self._brokers = {broker: (host, port) for broker, host, port, *_ in answer.brokers}
         errors = {}
         for code, topic, *_, partitions in answer.topics:
-            if code == 0:
+            if code == 0 and partitions:
                 self.leaders[topic] = [leader for _, _, leader, *_ in sorted(partitions, key=itemgetter(1))]
             else:
                 self.leaders.pop(topic, None)
-                errors[topic] = code
+                errors[topic] = code or _LEADER_NOT_AVAILABLE
         return errors

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 from outbox.errors import Permanent, Transient, Unavailable
@@ -22,24 +23,40 @@ _CREATION_WAITS = (0.1, 0.2)
 """The same for a topic that the broker may be making on demand."""
 _MISSING_SECONDS = 1.0
 """A topic that could not be used is not looked for again so soon."""
+_LEADERLESS_SECONDS = 10.0
+"""A partition that found no leader is looked at but not waited for again so soon."""
 _BROKER_SHARE = 0.9
 """How much of our time a broker may wait for its replicas, so that its answer still finds us."""
+_NO_ANSWER = Produced(-1, -1)
 _TOO_LARGE = ("MESSAGE_TOO_LARGE", "RECORD_LIST_TOO_LARGE")
 
-Missing = dict[str, tuple[float, Failure]]
-"""Topics that could not be used: until when nobody looks for them, and why. Outlives a send."""
+
+@dataclass(frozen=True, slots=True)
+class Troubles:
+    """What could not be used lately, so that it delays nobody again; outlives a send."""
+
+    missing: dict[str, tuple[float, Failure]] = field(default_factory=dict)
+    """Topics: until when nobody looks for them, and why."""
+    leaderless: dict[Place, float] = field(default_factory=dict)
+    """Partitions: until when nobody waits for an election."""
 
 
 class Dispatch:
     """Sends what is in `sending`, in tasks of a group, until every queue is empty or has failed."""
 
     def __init__(
-        self, cluster: Cluster, sending: Sending, tasks: asyncio.TaskGroup, missing: Missing, deadline: float
+        self,
+        cluster: Cluster,
+        sending: Sending,
+        tasks: asyncio.TaskGroup,
+        troubles: Troubles,
+        deadline: float,
     ) -> None:
         self._cluster = cluster
         self._sending = sending
         self._tasks = tasks
-        self._missing = missing
+        self._missing = troubles.missing
+        self._leaderless = troubles.leaderless
         self._deadline = deadline
 
     def start(self) -> None:
@@ -73,9 +90,10 @@ class Dispatch:
             for rows in topics.values():
                 self._sending.give_up(rows, partial(Unavailable, str(error), scope="sink"))
             return
-        for topic in topics.keys() - codes.keys():
+        found = [topic for topic in topics if topic not in codes]
+        for topic in found:
             self._missing.pop(topic, None)
-            self._hand_over(self._enqueue(topic, topics[topic]))
+        self._hand_over([queue for topic in found for queue in self._enqueue(topic, topics[topic])])
         if waits and any(answer(code).blame == "leader" for code in codes.values()):
             await asyncio.sleep(waits[0])
             await self._find({topic: topics[topic] for topic in codes}, waits[1:])
@@ -109,6 +127,9 @@ class Dispatch:
             except BrokerError as error:
                 await self._lost(queues, str(error))
                 return
+            except asyncio.CancelledError:
+                self._cluster.leave_alone(node)
+                raise
             moved = {queue: name for queue in queues if (name := self._understand(queue, answers))}
             self._seek(moved)
             queues = [queue for queue in queues if queue not in moved]
@@ -135,7 +156,7 @@ class Dispatch:
 
     def _understand(self, queue: Queue, answers: Mapping[Place, Produced]) -> str | None:
         """Take note of an answer; returns the error's name if another broker leads the partition."""
-        code, offset = answers[queue.topic, queue.partition]
+        code, offset = answers.get((queue.topic, queue.partition), _NO_ANSWER)
         told = answer(code)
         self._sending.answered = True
         batch = queue.batches[0]
@@ -152,7 +173,7 @@ class Dispatch:
             case "name":
                 self._sending.failed(queue, partial(Permanent, told.name))
             case "unknown":
-                self._sending.failed(queue, partial(Transient, told.name))
+                self._sending.failed_first(queue, partial(Transient, told.name))
             case scope:
                 self._sending.failed(queue, partial(Unavailable, told.name, scope=scope))
         return None
@@ -170,25 +191,32 @@ class Dispatch:
 
     def _seek(self, moved: Mapping[Queue, str]) -> None:
         """Find the new leaders of these, or tell why not if that was tried often enough."""
+        now = time.monotonic()
         queues = []
         for queue, reason in moved.items():
-            if queue.moves < len(_LEADER_WAITS):
-                queue.moves += 1
+            place = queue.topic, queue.partition
+            patient = now >= self._leaderless.get(place, 0.0)
+            if queue.searches < (len(_LEADER_WAITS) if patient else 1):
+                queue.searches += 1
                 queues.append(queue)
-            else:
-                self._sending.failed(queue, partial(Unavailable, reason, scope="part"))
+                continue
+            if patient:
+                self._leaderless[place] = now + _LEADERLESS_SECONDS
+            self._sending.failed(queue, partial(Unavailable, reason, scope="part"))
         if queues:
             self._tasks.create_task(self._find_leaders(queues))
 
     async def _find_leaders(self, queues: Sequence[Queue]) -> None:
-        await asyncio.sleep(_LEADER_WAITS[max(queue.moves for queue in queues) - 1])
-        failures: dict[str, Failure] = {}
+        await asyncio.sleep(_LEADER_WAITS[max(queue.searches for queue in queues) - 1])
         topics = {queue.topic for queue in queues}
         try:
             codes = await self._cluster.look(topics)
-            failures = {topic: _unusable(code) for topic, code in codes.items()}
         except BrokerError as error:
-            failures = dict.fromkeys(topics, partial(Unavailable, str(error), scope="sink"))
+            failures: dict[str, Failure] = dict.fromkeys(
+                topics, partial(Unavailable, str(error), scope="sink")
+            )
+        else:
+            failures = {topic: _unusable(code) for topic, code in codes.items()}
         for queue in queues:
             if queue.topic in failures:
                 self._sending.failed(queue, failures[queue.topic])

@@ -36,6 +36,7 @@ def answer(code: int) -> Answer:
 
 
 _ANSWERS = {
+    -1: Answer("UNKNOWN_SERVER_ERROR", "unknown", appended=True),
     0: Answer("NONE", "none", appended=True),
     2: Answer("CORRUPT_MESSAGE", "record"),
     3: Answer("UNKNOWN_TOPIC_OR_PARTITION", "leader"),

@@ -36,7 +36,7 @@ class Queue:
     topic: str
     partition: int
     batches: deque[Batch] = field(default_factory=deque)
-    moves: int = 0
+    searches: int = 0
     """How often its leader had to be looked for since it last took a batch."""
 
 
@@ -94,7 +94,7 @@ class Sending:
         """The batch to send next, without what is behind a failure by now; None if all is done."""
         while queue.batches:
             batch = queue.batches[0]
-            rows = list(self._not_behind(batch.rows))
+            rows = list(self._not_behind(batch.rows)) if self._failed else batch.rows
             if len(rows) == len(batch.rows):
                 return batch
             queue.batches.popleft()
@@ -105,7 +105,7 @@ class Sending:
     def taken(self, queue: Queue, offset: int) -> None:
         """The broker has the first batch, from this offset on."""
         batch = queue.batches.popleft()
-        queue.moves = 0
+        queue.searches = 0
         for row in batch.rows:
             self._results[row] = Sent(queue.partition, offset)
             offset += 1
@@ -124,13 +124,15 @@ class Sending:
 
     def failed(self, queue: Queue, failure: Failure) -> None:
         """Nothing more goes to this partition in this send."""
-        certain = failure(uncertain=False)
-        for batch in queue.batches:
-            uncertain = batch.under_way or batch.uncertain
-            error = failure(uncertain=True) if uncertain else certain
-            for row in batch.rows:
-                self._fail(row, error)
-        queue.batches.clear()
+        while queue.batches:
+            self.failed_first(queue, failure)
+
+    def failed_first(self, queue: Queue, failure: Failure) -> None:
+        """The first batch was not taken, or it is open whether it was."""
+        batch = queue.batches.popleft()
+        error = failure(uncertain=batch.under_way or batch.uncertain)
+        for row in batch.rows:
+            self._fail(row, error)
 
     def give_up(self, rows: Iterable[int], failure: Failure) -> None:
         """These were not queued and will not be."""

@@ -29,7 +29,7 @@ STOP_SECONDS = 3.0
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def _stalling() -> AsyncIterator[Kafka]:
-    properties = {**servers.KAFKA_PROPERTIES, "broker.session.timeout.ms": "60000"}
+    properties = {"broker.session.timeout.ms": "60000", "auto.create.topics.enable": "true"}
     async with AsyncExitStack() as stack:
         yield await servers.start(stack, lambda: Kafka(properties=properties))
 
@@ -123,6 +123,11 @@ async def test_a_stalled_broker(stalling: Kafka) -> None:
     found = set(arrived(await topics.read(topic)))
     assert found >= {*ids(before), *ids(after)}
     assert found <= {*ids(before), *ids(small), *ids(uncertain), *ids(after)}
+
+
+async def test_a_topic_that_the_broker_makes_on_demand(stalling: Kafka) -> None:
+    async with sink_of(stalling) as sink:
+        assert await is_sent(sink, [delivery("made.on.demand", "a"), delivery("made.on.demand", "b")])
 
 
 async def test_stop_is_bounded_before_a_stalled_broker(stalling: Kafka) -> None:
@@ -242,6 +247,24 @@ async def test_one_of_two_brokers_stalls(own_kafka: Kafka, second_broker: Kafka,
     assert {result.partition for result in results if isinstance(result, Sent)} == {1}
     stalled = [result for result in results if not isinstance(result, Sent)]
     assert only_unavailable(stalled, scope="part", uncertain=True)
+    # Then it is left alone for a while, and delays nobody.
+    for within in (TIMEOUT, 0.3, 0.3):
+        began = monotonic()
+        results = await pair.send(rows)
+        assert monotonic() - began < within
+        stalled = [result for result in results if not isinstance(result, Sent)]
+        assert 0 < len(stalled) < len(rows)
+        assert only_unavailable(stalled, scope="part", uncertain=False)
+    second_broker.resume()
+
+
+async def test_a_leader_that_stalls_is_replaced(
+    own_kafka: Kafka, second_broker: Kafka, pair: KafkaSink
+) -> None:
+    topic = await Topics(own_kafka.url).create(replicas=[[2, 1]])
+    assert await is_sent(pair, [delivery(topic)])
+    second_broker.pause()
+    await until(partial(is_sent, pair, [delivery(topic)]))
     second_broker.resume()
 
 
