@@ -8,11 +8,13 @@ from datetime import timedelta
 
 import asyncpg
 
+from outbox.errors import one_line
 from outbox.observe import emit
 from outbox.settings import Settings
 from outbox.store import Statements
 
 _PRUNE_ROWS = 1_000
+_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '1s'"
 _LONG_WRITER_SECONDS = 60.0
 
 
@@ -37,9 +39,9 @@ class Maintenance:
         while not ending.is_set():
             try:
                 await self._prune(connection, ending)
-            except asyncpg.PostgresError as error:
+            except (asyncpg.PostgresError, TimeoutError) as error:
                 # Delivering goes on without it: a right that is missing, a lock that is not to be had.
-                emit("prune.failed", reason=str(error))
+                emit("prune.failed", reason=one_line(error))
             await self._name_long_writer(connection)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.prune_interval_seconds):
@@ -48,9 +50,11 @@ class Maintenance:
     async def _prune(self, connection: asyncpg.Connection, ending: asyncio.Event) -> None:
         total, after = 0, self._pruned
         while not ending.is_set():
-            rows, last = await connection.fetchrow(
-                self._sql.prune, after, _PRUNE_ROWS, self._settings.retention
-            )
+            async with connection.transaction():
+                await connection.execute(_LOCK_TIMEOUT)
+                rows, last = await connection.fetchrow(
+                    self._sql.prune, after, _PRUNE_ROWS, self._settings.retention
+                )
             if not rows:
                 break
             total, after = total + rows, last
