@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from pydantic_core import from_json
@@ -29,7 +30,6 @@ Record = tuple[int, bytes | None, bytes | None, list[Header]]
 """Timestamp in milliseconds, key, value, headers."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 _OURS = frozenset({"message_id", "event_id", "event_type", "occurred_at", "replayed_at", "replay_id"})
 
 
@@ -85,8 +85,8 @@ class Batch:
 
 def record_of(delivery: Delivery, cloudevents_source: str | None) -> Record:
     """The record of a delivery. Raises ValueError if the row's headers are not all strings."""
-    moment = delivery.created_at
-    written_at = occurred_at = rfc3339(moment)
+    timestamp, written_at = moment(delivery.created_at)
+    occurred_at = written_at
     message_id = str(delivery.message_id).encode()
     headers = [
         ("message_id", message_id),
@@ -101,7 +101,7 @@ def record_of(delivery: Delivery, cloudevents_source: str | None) -> Record:
             raise ValueError("the row's headers are not all strings") from None
         if "occurred_at" in own:
             occurred_at = str(own["occurred_at"])
-            moment = _parsed(occurred_at) or moment
+            timestamp = _parsed(occurred_at, timestamp)
     headers.append(("occurred_at", occurred_at.encode()))
     if delivery.replay_id is not None:
         headers.append(("replayed_at", written_at.encode()))
@@ -109,23 +109,29 @@ def record_of(delivery: Delivery, cloudevents_source: str | None) -> Record:
     if cloudevents_source is not None:
         headers += _cloudevents(dict(headers), cloudevents_source)
     key = None if delivery.key is None else hashed(delivery.key)[0]
-    return max(0, (moment - _EPOCH) // _MILLISECOND), key, delivery.payload, headers
+    return max(0, timestamp), key, delivery.payload, headers
 
 
-def rfc3339(moment: datetime) -> str:
-    """The moment in UTC, with `Z`."""
-    if moment.tzinfo is not UTC:
-        moment = moment.astimezone(UTC)
-    return moment.isoformat()[:-6] + "Z"
+def moment(time: datetime) -> tuple[int, str]:
+    """A time as milliseconds since 1970, and by RFC 3339 in UTC with `Z`."""
+    since = time - _EPOCH
+    fraction = f".{since.microseconds:06}" if since.microseconds else ""
+    milliseconds = (since.days * 86_400 + since.seconds) * 1_000 + since.microseconds // 1_000
+    return milliseconds, f"{_whole_second(since.days, since.seconds)}{fraction}Z"
 
 
-def _parsed(text: str) -> datetime | None:
-    """The moment, or None if that is not a date and time with an offset."""
+@lru_cache(maxsize=64)
+def _whole_second(days: int, seconds: int) -> str:
+    return (_EPOCH + timedelta(days, seconds)).isoformat().removesuffix("+00:00")
+
+
+def _parsed(text: str, otherwise: int) -> int:
+    """The time as milliseconds, or `otherwise` if that is not a date and time with an offset."""
     try:
-        moment = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
-        return None
-    return moment if moment.tzinfo else None
+        return otherwise
+    return moment(time)[0] if time.tzinfo else otherwise
 
 
 def _cloudevents(headers: dict[str, bytes], source: str) -> list[Header]:

@@ -8,13 +8,16 @@ from uuid import UUID
 
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from outbox.message import Delivery
-from outbox.sinks.kafka_records import CODECS, Batch, record_of, rfc3339
+from outbox.sinks.kafka_records import CODECS, Batch, moment, record_of
 from tests.support.deliveries import delivery
 
 GOLDEN = Path(__file__).parent / "golden" / "kafka_headers.json"
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 WRITTEN = datetime(2025, 7, 24, 10, 30, 0, 123456, tzinfo=UTC)
 ROW_HEADERS = {
     "schema_version": "1",
@@ -91,10 +94,15 @@ def test_a_time_before_1970_counts_as_1970() -> None:
     assert record_of(written({"occurred_at": "1969-07-20T20:17:40Z"}), None)[0] == 0
 
 
-def test_rfc3339() -> None:
-    assert rfc3339(datetime(2025, 7, 24, 10, 30, tzinfo=UTC)) == "2025-07-24T10:30:00Z"
-    assert rfc3339(WRITTEN) == "2025-07-24T10:30:00.123456Z"
-    assert rfc3339(WRITTEN.astimezone(timezone(timedelta(hours=-5)))) == "2025-07-24T10:30:00.123456Z"
+@given(st.timedeltas(timedelta(days=-700_000), timedelta(days=2_900_000)), st.integers(-12, 12))
+def test_moments(since: timedelta, hours: int) -> None:
+    time = EPOCH + since
+    milliseconds, text = moment(time)
+    assert datetime.fromisoformat(text) == time
+    assert text.endswith("Z")
+    assert EPOCH + timedelta(milliseconds=milliseconds) <= time
+    assert time < EPOCH + timedelta(milliseconds=milliseconds + 1)
+    assert moment(time.astimezone(timezone(timedelta(hours=hours)))) == (milliseconds, text)
 
 
 @pytest.mark.parametrize("codec", CODECS)
