@@ -14,8 +14,19 @@ from outbox.settings import Settings
 from outbox.store import Statements
 
 _PRUNE_ROWS = 1_000
-_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '1s'"
 _LONG_WRITER_SECONDS = 60.0
+# In any database of the server: snapshots know no databases.
+_OLDEST_WRITER = """
+    SELECT pid, prepared, extract(epoch FROM clock_timestamp() - since)::float AS age
+    FROM (
+        SELECT pid, NULL AS prepared, xact_start AS since, backend_xid AS xid FROM pg_stat_activity
+        UNION ALL
+        SELECT NULL, gid, prepared, transaction FROM pg_prepared_xacts
+    ) AS writer
+    WHERE xid IS NOT NULL AND since IS NOT NULL
+    ORDER BY age(xid) DESC LIMIT 1
+"""
+_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '1s'"
 
 
 class Maintenance:
@@ -66,10 +77,6 @@ class Maintenance:
 
     async def _name_long_writer(self, connection: asyncpg.Connection) -> None:
         """A writing transaction that stays open holds every floor; say whose it is."""
-        found = await connection.fetchrow(
-            "SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::float AS age"
-            " FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND datname = current_database()"
-            " ORDER BY xact_start LIMIT 1"
-        )
-        if found and found["age"] and found["age"] > _LONG_WRITER_SECONDS:
-            emit("floor.held", pid=found["pid"], age=found["age"])
+        found = await connection.fetchrow(_OLDEST_WRITER)
+        if found and found["age"] > _LONG_WRITER_SECONDS:
+            emit("floor.held", **found)
