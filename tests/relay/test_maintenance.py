@@ -1,0 +1,139 @@
+"""Old delivered rows go, nothing else does, and delivering never waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+
+from outbox.observe import Watch, watch
+from outbox.relay import Relay
+from outbox.store import Statements, connect
+from outbox.testing import Fault, Gate
+from tests.relay.support import ByHand, emptied, settings_of, write
+from tests.support import sql
+from tests.support.postgres import Cluster
+
+QUICK_PRUNE = {"OUTBOX_RETENTION": "1h", "OUTBOX_PRUNE_INTERVAL_SECONDS": "0.05"}
+
+
+async def make_old(connection: asyncpg.Connection, *ids: int) -> None:
+    await connection.execute(
+        "UPDATE outbox_receipts SET settled_at = now() - interval '2 hours' WHERE id = ANY ($1)", ids
+    )
+
+
+@asynccontextmanager
+async def working(environment: dict[str, str]) -> AsyncIterator[Watch]:
+    """A relay at work."""
+    with watch() as events:
+        async with Relay(settings_of({**environment, **QUICK_PRUNE})):
+            yield events
+
+
+async def test_only_what_was_settled_long_ago_goes_with_its_receipt(
+    environment: dict[str, str], by_hand: ByHand, connection: asyncpg.Connection, gate: Gate
+) -> None:
+    parked, waiting = await write(connection, ["parked", "waiting"])
+    old, recent = await write(connection, ["old", "recent"])
+    gate.set(Fault(kind="permanent", key="parked"), Fault(kind="transient", key="waiting"))
+    await by_hand.turn()
+    await make_old(connection, old)
+    await connection.execute("UPDATE outbox SET created_at = now() - interval '2 hours'")
+    gate.set(Fault(kind="transient", key="waiting"))
+    async with working(environment) as events:
+        await events.wait_for("prune.done", rows=1)
+    left = await connection.fetch("SELECT id FROM outbox ORDER BY id")
+    assert [row["id"] for row in left] == [parked, waiting, recent]
+    assert await connection.fetchval("SELECT array_agg(id) FROM outbox_receipts") == [recent]
+
+
+async def test_rows_go_in_small_batches(
+    environment: dict[str, str], by_hand: ByHand, connection: asyncpg.Connection
+) -> None:
+    ids = await write(connection, [None] * 25)
+    await by_hand.turn()
+    await make_old(connection, *ids)
+    prune = Statements(None).prune
+    after, batches = 0, []
+    async with connect(settings_of(environment), "pruning") as pruning:
+        while rows := await pruning.fetchrow(prune, after, 10, 3_600.0):
+            if not rows["rows"]:
+                break
+            batches.append(rows["rows"])
+            after = rows["last_id"]
+    assert batches == [10, 10, 5]
+    assert await connection.fetchval("SELECT count(*) FROM outbox") == 0
+
+
+async def test_a_prune_that_fails_stops_nothing(
+    environment: dict[str, str], by_hand: ByHand, connection: asyncpg.Connection, gate: Gate
+) -> None:
+    (old,) = await write(connection, [None])
+    await by_hand.turn()
+    await by_hand.leave()
+    await make_old(connection, old)
+    await connection.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'nothing is deleted here'; END $$"
+    )
+    await connection.execute("CREATE TRIGGER no BEFORE DELETE ON outbox EXECUTE FUNCTION refuse()")
+    async with working(environment) as events:
+        await events.wait_for("prune.failed", count=2, reason="RaiseError: nothing is deleted here")
+        ids = await write(connection, [None] * 3)
+        await emptied(connection)
+    assert sorted(gate.arrived) == [old, *ids]
+    assert not events.matching("relay.lost_database")
+
+
+async def test_a_prune_does_not_wait_for_whoever_locks_an_old_row(
+    environment: dict[str, str],
+    by_hand: ByHand,
+    connection: asyncpg.Connection,
+    database: str,
+    gate: Gate,
+) -> None:
+    (old,) = await write(connection, [None])
+    await by_hand.turn()
+    await by_hand.leave()
+    await make_old(connection, old)
+    async with sql.connection(database) as locking:
+        await locking.execute("BEGIN")
+        await locking.execute("SELECT FROM outbox WHERE id = $1 FOR UPDATE", old)
+        async with working(environment) as events:
+            await events.wait_for("prune.failed", count=2)
+            ids = await write(connection, [None] * 3)
+            await emptied(connection)
+            await locking.execute("COMMIT")
+            await events.wait_for("prune.done", rows=1)
+    assert sorted(gate.arrived) == [old, *ids]
+    assert not events.matching("relay.lost_database")
+
+
+@pytest.mark.parametrize("kind", ["open", "in another database", "prepared"])
+async def test_whoever_holds_the_floors_back_is_named(
+    kind: str,
+    environment: dict[str, str],
+    connection: asyncpg.Connection,
+    postgres: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("outbox.maintenance._LONG_WRITER_SECONDS", 0.0)
+    url = postgres.url if kind == "in another database" else environment["OUTBOX_DATABASE_URL"]
+    async with sql.connection(url) as writer:
+        await writer.execute("BEGIN")
+        await writer.fetchval("SELECT pg_current_xact_id()")
+        pid: int | None = writer.get_server_pid()
+        if kind == "prepared":
+            await writer.execute("PREPARE TRANSACTION 'forgotten'")
+            pid = None
+        try:
+            async with working(environment) as events:
+                event = await events.wait_for("floor.held", pid=pid)
+        finally:
+            await writer.execute("ROLLBACK PREPARED 'forgotten'" if kind == "prepared" else "ROLLBACK")
+    assert event.fields["age"] > 0
+    if kind == "prepared":
+        assert event.fields["prepared"] == "forgotten"
