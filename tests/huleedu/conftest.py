@@ -1,4 +1,4 @@
-"""Gateways in this process, on the run's Redis."""
+"""What the tests of HuleEdu's services start: databases with their tables, gateways on the run's Redis."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ from typing import Any
 import pytest
 
 from outbox.huleedu.gateway import Gateway
+from outbox.huleedu.migrate import upgrade
 from tests.support.gateway import settings, until
+from tests.support.postgres import Cluster
 
 StartGateway = Callable[..., Awaitable[Gateway]]
+
+
+@pytest.fixture
+async def huleedu_database(postgres: Cluster) -> AsyncIterator[str]:
+    """The URL of a database of the test's own with the outbox's tables and HuleEdu's."""
+    async with postgres.database(template=await postgres.template(upgrade)) as url:
+        yield url
 
 
 @pytest.fixture

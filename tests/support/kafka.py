@@ -14,7 +14,14 @@ from functools import cached_property
 from typing import Any, NamedTuple, cast
 from uuid import uuid4
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 
 from tests.support.waiting import until
@@ -61,6 +68,14 @@ class Topics:
         # The controller knows it; wait until the brokers do.
         await until(lambda: self._is_led(topic.topic))
         return topic.topic
+
+    async def create_if_missing(self, name: str, *, partitions: int = 1) -> None:
+        """Make a topic whose name is fixed, unless another test did."""
+        try:
+            await self.create(name, partitions=partitions)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
 
     async def configure(self, topic: str, **config: str | int) -> None:
         """Change settings of a topic."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
@@ -13,13 +13,15 @@ from sqlalchemy.engine import make_url
 from outbox.migrate import upgrade
 from outbox.settings import Settings
 
+Migration = Callable[[Settings], None]
+
 
 class Cluster:
     """Databases in one server; `url` is that of a superuser's database in it."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._template: str | None = None
+        self._templates: dict[tuple[Migration, ...], str] = {}
 
     def url_of(self, database: str) -> str:
         """The URL of a database there."""
@@ -43,21 +45,22 @@ class Cluster:
         finally:
             await self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
-    async def template(self) -> str:
-        """The name of the migrated database."""
-        if self._template is None:
+    async def template(self, *also: Migration) -> str:
+        """The name of a migrated database; `also` are migrations beside the outbox's own."""
+        if also not in self._templates:
             name = f"template_{uuid4().hex[:12]}"
             await self.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-            await migrate(self.url_of(name))
-            self._template = name
-        return self._template
+            for each in (upgrade, *also):
+                await migrate(self.url_of(name), each)
+            self._templates[also] = name
+        return self._templates[also]
 
     async def close(self) -> None:
-        """Drop the template, in case the server is not ours."""
-        if self._template is not None:
-            await self.execute(f"DROP DATABASE {self._template} WITH (FORCE)")
+        """Drop the templates, in case the server is not ours."""
+        for name in self._templates.values():
+            await self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-async def migrate(url: str) -> None:
+async def migrate(url: str, migration: Migration = upgrade) -> None:
     """Bring a database to the newest schema."""
-    await asyncio.to_thread(upgrade, Settings(database_url=url))
+    await asyncio.to_thread(migration, Settings(database_url=url))

@@ -15,7 +15,10 @@ SETTINGS = {"OUTBOX_LOG_FORMAT": "json", "OUTBOX_LOG_LEVEL": "debug", "OUTBOX_HT
 
 
 class RelayProcess:
-    """`outbox relay` in a subprocess. Its log lines are JSON on stderr, each with its event's name."""
+    """`outbox relay` in a subprocess. Its log lines are JSON on stderr, each with its event's name.
+
+    Other services that log in this way can be started too.
+    """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.lines: list[dict[str, Any]] = []
@@ -25,7 +28,9 @@ class RelayProcess:
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def start(cls, settings: Mapping[str, str], cwd: Path, kill_at: str | None = None) -> Self:
+    async def start(
+        cls, settings: Mapping[str, str], cwd: Path, kill_at: str | None = None, *, command: str = "relay"
+    ) -> Self:
         """Start one with these `OUTBOX_…` settings and no others but `SETTINGS`.
 
         It logs at debug level, for the events of pumps; where it must be fast, ask for info.
@@ -40,7 +45,7 @@ class RelayProcess:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *program,
-            "relay",
+            command,
             cwd=cwd,
             env={**inherited, **SETTINGS, **settings},
             stdin=asyncio.subprocess.DEVNULL,

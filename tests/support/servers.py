@@ -35,7 +35,11 @@ POSTGRES_SETTINGS = {
     "max_connections": "300",
     "max_prepared_transactions": "20",
 }
-KAFKA_PROPERTIES = {"auto.create.topics.enable": "false"}
+KAFKA_PROPERTIES = {
+    "auto.create.topics.enable": "false",
+    # The partitions of a consumer that was killed are soon another's.
+    "group.min.session.timeout.ms": "500",
+}
 
 S = TypeVar("S", bound=Server)
 
@@ -105,7 +109,9 @@ async def kafka(stack: AsyncExitStack) -> str:
     if given := os.environ.get("OUTBOX_TEST_KAFKA_BOOTSTRAP_SERVERS"):
         return given
     if docker_answers():
-        container = KafkaContainer().with_kraft().with_env("KAFKA_AUTO_CREATE_TOPICS_ENABLE", "false")
+        container = KafkaContainer().with_kraft()
+        for name, value in KAFKA_PROPERTIES.items():
+            container.with_env(f"KAFKA_{name.replace('.', '_').upper()}", value)
         await _contain(stack, container)
         return container.get_bootstrap_server()
     return (await start(stack, lambda: Kafka(properties=KAFKA_PROPERTIES))).url

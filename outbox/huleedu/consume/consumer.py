@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox import prune_inbox
 from outbox.errors import SettingsError
-from outbox.huleedu.consume.database import DATABASE_ERRORS
+from outbox.huleedu.consume.database import DATABASE_ERRORS, said
 from outbox.huleedu.consume.metrics import ConsumerMetrics
 from outbox.huleedu.consume.receiver import Receiver, Record
 from outbox.huleedu.consume.settings import ConsumerSettings
@@ -92,7 +92,7 @@ class Consumer:
                         await self._consume(kafka)
                 except (KafkaError, OSError, TimeoutError) as error:
                     failures += 1
-                    self._kafka_trouble = _said(error)
+                    self._kafka_trouble = said(error)
                     if self._throttle.passes(("kafka", type(error))):
                         _log.warning("consumer.kafka_unreachable", reason=self._kafka_trouble)
                     await self._wait(self._backoff.delay(failures, random.random()))  # noqa: S311
@@ -142,7 +142,7 @@ class Consumer:
     ) -> None:
         failures = self._held[partition].failures + 1 if partition in self._held else 1
         delay = self._backoff.delay(failures, random.random())  # noqa: S311
-        self._held[partition] = _Hold(failures, asyncio.get_running_loop().time() + delay, _said(error))
+        self._held[partition] = _Hold(failures, asyncio.get_running_loop().time() + delay, said(error))
         with suppress(IllegalStateError):  # It may be another's by now.
             kafka.seek(partition, record.offset)
             kafka.pause(partition)
@@ -156,7 +156,7 @@ class Consumer:
                 offset=record.offset,
                 failures=failures,
                 delay=round(delay, 3),
-                reason=_said(error),
+                reason=said(error),
                 exc_info=None if isinstance(error, DATABASE_ERRORS) else error,
             )
 
@@ -181,7 +181,7 @@ class Consumer:
                 await kafka.commit(offsets)
         except (KafkaError, TimeoutError) as error:
             if self._throttle.passes(("commit", type(error))):
-                _log.warning("consumer.not_committed", reason=_said(error))
+                _log.warning("consumer.not_committed", reason=said(error))
         else:
             self._done.clear()
 
@@ -212,12 +212,6 @@ class Consumer:
             await asyncio.wait((working, stopping))
 
 
-def _said(error: BaseException) -> str:
-    """One line that names the error."""
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
 def _options(settings: ConsumerSettings) -> Mapping[str, Any]:
     options: dict[str, Any] = {
         "bootstrap_servers": settings.kafka_bootstrap_servers,
@@ -236,7 +230,7 @@ def _options(settings: ConsumerSettings) -> Mapping[str, Any]:
             options["ssl_context"] = ssl.create_default_context(cafile=settings.kafka_ssl_ca_file)
         except OSError as error:
             file = settings.kafka_ssl_ca_file
-            raise SettingsError(f"{settings.prefix}KAFKA_SSL_CA_FILE={file}: {_said(error)}") from None
+            raise SettingsError(f"{settings.prefix}KAFKA_SSL_CA_FILE={file}: {said(error)}") from None
     if settings.kafka_security_protocol.startswith("SASL") and settings.kafka_sasl_password:
         options |= {
             "sasl_mechanism": settings.kafka_sasl_mechanism,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncpg
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from outbox.huleedu.consume.settings import ConsumerSettings
@@ -13,7 +13,7 @@ _CONNECT_SECONDS = 10.0
 _STATEMENT_SECONDS = 30.0
 
 DATABASE_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
-"""What comes of a database that is away or refuses; SQLAlchemy wraps only what comes after connecting."""
+"""What comes of a database that is away or refuses; SQLAlchemy does not wrap all of it."""
 
 
 def engine_of(settings: ConsumerSettings) -> AsyncEngine:
@@ -34,4 +34,14 @@ def engine_of(settings: ConsumerSettings) -> AsyncEngine:
         async_creator=dial,
         pool_size=settings.database_connections,
         max_overflow=0,
+        # After a restart of the database every connection in the pool is dead, and each would fail somebody.
+        pool_pre_ping=True,
     )
+
+
+def said(error: BaseException) -> str:
+    """What an error says, in one line that names it; without SQLAlchemy's wrapping."""
+    if isinstance(error, DBAPIError):
+        error = (error.orig and error.orig.__cause__) or error.orig or error
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Every format that HuleEdu's services speak, as pydantic models; their JSON Schemas are in `schemas/`."""
+"""What HuleEdu's services say to each other and to browsers, as pydantic models."""
 
 from outbox.huleedu.events.batches import (
     UNKNOWN,

@@ -1,6 +1,6 @@
 """The JSON Schema of each format, as shipped in `schemas/`.
 
-`python -m outbox.huleedu.events.formats` writes the files anew after a model has changed.
+`python -m outbox.huleedu.formats` writes the files anew after a model has changed.
 
 What ELS and RAS say themselves is described as they say it: every field is there, nulls are written out.
 What they only read is described as they accept it.
@@ -15,13 +15,21 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel
 
-from outbox.huleedu.events.envelope import envelope_of
-from outbox.huleedu.events.notification import SlotAssignedNotification
-from outbox.huleedu.events.topics import EXCESS_CONTENT, PROVISIONING_COMPLETED, SLOT_ASSIGNED, TOPICS
+from outbox.huleedu.events import (
+    EXCESS_CONTENT,
+    PROVISIONING_COMPLETED,
+    SLOT_ASSIGNED,
+    TOPICS,
+    SlotAssignedNotification,
+    envelope_of,
+)
+from outbox.huleedu.ras.answer import BatchStatus, Problem
 
 SCHEMAS = Path(__file__).with_name("schemas")
 
 NOTIFICATION = "redis.essay_slot_assigned"
+BATCH_STATUS = "ras.batch_status"
+PROBLEM = "ras.problem"
 
 _OURS = (SLOT_ASSIGNED, PROVISIONING_COMPLETED, EXCESS_CONTENT)
 
@@ -40,8 +48,10 @@ def _enveloped(topic: str) -> Format:
 FORMATS: Mapping[str, Format] = {
     **{topic: _enveloped(topic) for topic in TOPICS},
     NOTIFICATION: Format(SlotAssignedNotification, "serialization"),
+    BATCH_STATUS: Format(BatchStatus, "serialization"),
+    PROBLEM: Format(Problem, "serialization"),
 }
-"""By the name of the schema's file: a topic for what is on Kafka."""
+"""By the name of the schema's file, which is the topic for what is on Kafka."""
 
 
 def schema_of(name: str) -> dict[str, Any]:

@@ -1,0 +1,255 @@
+"""From Kafka into the database: each event once, nothing past a failure, nothing lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from prometheus_client import CollectorRegistry
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox.devstack.server import free_port
+from outbox.huleedu.consume import (
+    Consumer,
+    ConsumerMetrics,
+    ConsumerSettings,
+    Handler,
+    Receiver,
+    Unacceptable,
+    consumer,
+    engine_of,
+)
+from outbox.huleedu.events import EventEnvelope
+from outbox.huleedu.events.fields import Id, Model
+from tests.support.huleedu import event
+from tests.support.kafka import Topics
+from tests.support.postgres import Cluster
+from tests.support.producing import committed, produce
+from tests.support.waiting import until
+
+
+class Settings(ConsumerSettings):
+    prefix = "TEST_"
+
+    service_name: str = "test"
+    kafka_session_timeout_seconds: float = 6.0
+    retry_longest_seconds: float = 0.2
+
+
+class Thing(Model):
+    """What the events of these tests are about."""
+
+    name: Id
+
+
+class Rig:
+    """A consumer that writes down the names of things, until it is told to fail at some of them."""
+
+    def __init__(self, url: str, kafka: Topics, group: str, topics: list[str]) -> None:
+        self.settings = Settings(database_url=url, kafka_bootstrap_servers=kafka.bootstrap, kafka_group=group)
+        self.failing: set[str] = set()
+        self.tried: list[str] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.registry = CollectorRegistry()
+        metrics = ConsumerMetrics("test", self.registry)
+        self.engine = engine_of(self.settings)
+        handlers = [Handler(topic, Thing, self.apply) for topic in topics]
+        receiver = Receiver(self.engine, group, handlers, metrics)
+        self.consumer = Consumer(self.settings, self.engine, receiver, metrics)
+
+    async def apply(self, connection: AsyncConnection, envelope: EventEnvelope[Thing]) -> str:
+        name = envelope.data.name
+        self.tried.append(name)
+        await connection.execute(text("INSERT INTO applied VALUES (:name)"), {"name": name})
+        await self.gate.wait()
+        if name in self.failing:
+            raise RuntimeError("not yet")
+        if name == "unacceptable":
+            raise Unacceptable("nobody wants it")
+        if name == "too large":
+            await connection.execute(text("SELECT 2147483648::int"))
+        return "applied"
+
+    async def applied(self) -> list[str]:
+        return await self.column("SELECT name FROM applied ORDER BY ctid")
+
+    async def reasons(self) -> list[str]:
+        return await self.column("SELECT reason FROM huleedu_parked_input ORDER BY partition_offset")
+
+    async def column(self, statement: str) -> list[str]:
+        async with self.engine.connect() as connection:
+            return list((await connection.execute(text(statement))).scalars())
+
+    def count(self, topic: str, outcome: str) -> float:
+        labels = {"topic": topic, "outcome": outcome}
+        return self.registry.get_sample_value("test_events_total", labels) or 0.0
+
+
+Consuming = Callable[..., AbstractAsyncContextManager[Rig]]
+
+
+@pytest.fixture
+async def consuming(huleedu_database: str, kafka: Topics) -> Consuming:
+    """`async with consuming(topic, …) as rig:` runs a consumer within the block."""
+
+    @asynccontextmanager
+    async def run(*topics: str, group: str | None = None, url: str = huleedu_database) -> AsyncIterator[Rig]:
+        rig = Rig(url, kafka, group or f"group-{uuid4()}", list(topics))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(rig.consumer.run())
+            try:
+                yield rig
+            finally:
+                rig.gate.set()
+                rig.consumer.stop()
+        await rig.engine.dispose()
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+async def _table(huleedu_database: str) -> None:
+    engine = engine_of(Settings(database_url=huleedu_database, kafka_bootstrap_servers="x", kafka_group="x"))
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE applied (name text)"))
+    await engine.dispose()
+
+
+def thing(topic: str, name: str, **changed: Any) -> dict[str, Any]:
+    return event(topic, {"name": name}, **changed)
+
+
+async def test_each_event_is_applied_once_however_often_it_comes(consuming: Consuming, kafka: Topics) -> None:
+    topic = await kafka.create()
+    things = [thing(topic, f"thing {number}") for number in range(5)]
+    await produce(kafka.bootstrap, topic, *things, *things, thing(topic, "last"))
+    async with consuming(topic) as rig:
+        await until(lambda: _is(rig.applied, [f"thing {number}" for number in range(5)] + ["last"]))
+        group = rig.settings.kafka_group
+    assert await committed(kafka.bootstrap, group, topic) == [11]
+    assert rig.count(topic, "repeated") == 5
+    async with consuming(topic, group=group) as rig:
+        await produce(kafka.bootstrap, topic, thing(topic, "next"))
+        await until(lambda: _holds(lambda: rig.tried == ["next"]))
+
+
+MALFORMED: Mapping[str, Any] = {
+    "there is no value": None,
+    "Invalid JSON": b'{"half": ',
+    "Input should be an object": b"[]",
+    "data.name: Field required": lambda topic: event(topic, {}),
+    "data.name: has a NUL character": lambda topic: thing(topic, "a\0b"),
+    "event_id: Field required": lambda topic: {k: v for k, v in thing(topic, "a").items() if k != "event_id"},
+    "event_timestamp: is too close to the ends of time": lambda topic: thing(
+        topic, "a", event_timestamp="0001-01-01T00:00:00+10:00"
+    ),
+    "nobody wants it": lambda topic: thing(topic, "unacceptable"),
+    "the database refuses it: NumericValueOutOfRangeError": lambda topic: thing(topic, "too large"),
+    "Invalid JSON: lone": b'{"event_id": "\\ud800"}',
+    "Invalid JSON: recursion": b"[" * 100_000,
+}
+
+
+async def test_what_can_never_be_applied_is_parked_with_the_reason(
+    consuming: Consuming, kafka: Topics
+) -> None:
+    topic = await kafka.create()
+    values = [make(topic) if callable(make) else make for make in MALFORMED.values()]
+    await produce(kafka.bootstrap, topic, *values, thing(topic, "good"), key="k\0")
+    async with consuming(topic) as rig:
+        await until(lambda: _is(rig.applied, ["good"]))
+    for reason, expected in zip(await rig.reasons(), MALFORMED, strict=True):
+        assert reason.startswith(expected.partition(": lone")[0].partition(": recursion")[0])
+    assert rig.count(topic, "parked") == len(MALFORMED)
+    assert await committed(kafka.bootstrap, rig.settings.kafka_group, topic) == [len(MALFORMED) + 1]
+    kept = await rig.column(
+        "SELECT convert_from(value, 'UTF8') FROM huleedu_parked_input WHERE value IS NOT NULL"
+    )
+    assert kept[0] == '{"half": '
+
+
+async def test_nothing_is_committed_past_what_a_retry_may_heal_and_other_partitions_go_on(
+    consuming: Consuming, kafka: Topics
+) -> None:
+    topic = await kafka.create(partitions=2)
+    async with consuming(topic) as rig:
+        rig.failing.add("b")
+        await produce(kafka.bootstrap, topic, *(thing(topic, name) for name in "abc"), partition=0)
+        await until(lambda: _holds(lambda: rig.tried.count("b") >= 3))
+        await produce(kafka.bootstrap, topic, *(thing(topic, name) for name in "xyz"), partition=1)
+        await until(lambda: _is(rig.applied, ["a", "x", "y", "z"]))
+        group = rig.settings.kafka_group
+        await until(lambda: _is(lambda: committed(kafka.bootstrap, group, topic, 2), [1, 3]))
+        assert rig.consumer.trouble() == {f"{topic}-0": "RuntimeError: not yet"}
+        assert rig.registry.get_sample_value("test_partitions_held") == 1
+        rig.failing.clear()
+        await until(lambda: _is(rig.applied, ["a", "x", "y", "z", "b", "c"]))
+        await until(lambda: _holds(lambda: rig.consumer.trouble() == {}))
+    assert await committed(kafka.bootstrap, group, topic, 2) == [3, 3]
+    assert await rig.reasons() == []
+
+
+async def test_a_database_that_is_away_is_waited_for(
+    consuming: Consuming, kafka: Topics, huleedu_database: str, postgres: Cluster
+) -> None:
+    topic, name = await kafka.create(), huleedu_database.rpartition("/")[2]
+    await postgres.execute(f"ALTER DATABASE {name} RENAME TO {name}_away")
+    await produce(kafka.bootstrap, topic, thing(topic, "a"))
+    async with consuming(topic) as rig:
+        await until(lambda: _holds(lambda: "InvalidCatalogName" in str(rig.consumer.trouble())))
+        await postgres.execute(f"ALTER DATABASE {name}_away RENAME TO {name}")
+        await until(lambda: _is(rig.applied, ["a"]))
+
+
+async def test_a_topic_that_does_not_exist_yet_keeps_nobody_waiting(
+    consuming: Consuming, kafka: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "_METADATA_SECONDS", 0.5)
+    topic, later = await kafka.create(), f"test.{uuid4()}"
+    await produce(kafka.bootstrap, topic, thing(topic, "a"))
+    async with consuming(later, topic) as rig:
+        await until(lambda: _is(rig.applied, ["a"]))
+        await kafka.create(later)
+        await produce(kafka.bootstrap, later, thing(later, "b"))
+        await until(lambda: _is(rig.applied, ["a", "b"]))
+
+
+async def test_it_stops_after_the_record_under_way_and_hands_over_at_once(
+    consuming: Consuming, kafka: Topics
+) -> None:
+    topic = await kafka.create()
+    await produce(kafka.bootstrap, topic, *(thing(topic, name) for name in "abc"))
+    async with consuming(topic) as rig:
+        rig.gate.clear()
+        await until(lambda: _holds(lambda: rig.tried == ["a"]))
+    assert rig.tried == ["a"]
+    group = rig.settings.kafka_group
+    assert await committed(kafka.bootstrap, group, topic) == [1]
+    async with consuming(topic, group=group) as second:
+        # Sooner than the first one's session would have ended.
+        await until(lambda: _is(second.applied, ["a", "b", "c"]), deadline=5.0)
+
+
+async def test_without_kafka_it_says_so_and_can_stop(huleedu_database: str) -> None:
+    rig = Rig(huleedu_database, Topics(f"127.0.0.1:{free_port()}"), "group", ["topic"])
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(rig.consumer.run())
+        await until(lambda: _holds(lambda: "Kafka" in rig.consumer.trouble().get("kafka", "")))
+        rig.consumer.stop()
+        async with asyncio.timeout(5):
+            await running
+    await rig.engine.dispose()
+
+
+async def _is(ask: Callable[[], Any], expected: Any) -> bool:
+    return bool(await ask() == expected)
+
+
+async def _holds(condition: Callable[[], bool]) -> bool:
+    return condition()
