@@ -128,9 +128,8 @@ EVENTS: Mapping[str, Kind] = {
     "lanes.taken": Kind(_I, "sink lanes"),
     "lanes.released": Kind(_I, "sink lanes"),
     "lanes.lost": Kind(_W, "sink lanes", _lanes_lost),
-    "floor.held": Kind(
-        _W, "pid prepared age", same="pid prepared"
-    ),  # by a session, or a prepared transaction
+    # By an open writing transaction, of a session or a prepared one; age in seconds.
+    "floor.held": Kind(_W, "pid prepared age", same="pid prepared"),
     # One round of a pump; the seams that crash tests use. `rows`, `bytes` etc. count, never list.
     "pump.fetched": Kind(_D, "sink pump rows bytes"),
     "pump.sent": Kind(_D, "sink pump rows sent failed"),
