@@ -120,6 +120,17 @@ async def test_an_uncertain_failure_is_never_parked(
         assert (await state(connection, id_))["state"] == "parked"
 
 
+async def test_attempts_are_counted_as_far_as_there_are_numbers(
+    by_hand: ByHand, connection: asyncpg.Connection, gate: Gate
+) -> None:
+    (id_,) = await write(connection, ["a"])
+    await connection.execute("UPDATE outbox_queue SET attempts = 32767")
+    gate.set(Fault(kind="transient", arrives=True))
+    await by_hand.turn()
+    row = await state(connection, id_)
+    assert (row["state"], row["attempts"]) == ("retrying", 32_767)
+
+
 async def test_random_failures_keep_every_keys_order(
     by_hand: ByHand, connection: asyncpg.Connection, gate: Gate
 ) -> None:

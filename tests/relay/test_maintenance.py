@@ -116,7 +116,6 @@ async def test_a_prune_does_not_wait_for_whoever_locks_an_old_row(
 async def test_whoever_holds_the_floors_back_is_named(
     kind: str,
     environment: dict[str, str],
-    connection: asyncpg.Connection,
     postgres: Cluster,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
