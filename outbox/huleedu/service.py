@@ -35,8 +35,8 @@ class Service(ABC):
     ) -> None:
         self.settings = settings
         self.engine = engine_of(settings)
-        receiver = Receiver(self.engine, settings.kafka_group, handlers, metrics)
-        self.consumer = Consumer(settings, self.engine, receiver, metrics)
+        self.receiver = Receiver(self.engine, settings.kafka_group, handlers, metrics)
+        self.consumer = Consumer(settings, self.engine, self.receiver, metrics)
         self.port = 0
         """Where it listens."""
         self._running: AbstractAsyncContextManager[int] | None = None
