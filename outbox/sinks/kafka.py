@@ -15,12 +15,13 @@ from functools import partial
 from typing import Any
 
 from aiokafka.codec import has_lz4, has_snappy, has_zstd
+from aiokafka.conn import collect_hosts
 from pydantic import SecretStr
 
 from outbox.errors import SettingsError, Unavailable
 from outbox.message import Delivery, Result
 from outbox.settings import KafkaSettings
-from outbox.sinks.kafka_cluster import BrokerError, Cluster
+from outbox.sinks.kafka_cluster import Address, BrokerError, Cluster
 from outbox.sinks.kafka_dispatch import Dispatch, Troubles
 from outbox.sinks.kafka_records import CODECS, Format
 from outbox.sinks.kafka_sending import Sending
@@ -35,9 +36,7 @@ class KafkaSink:
     """Sends to the Kafka cluster of `settings`; each send takes at most `timeout` seconds."""
 
     def __init__(self, settings: KafkaSettings, *, timeout: float = 10.0) -> None:
-        if not settings.bootstrap_servers:
-            raise SettingsError("OUTBOX_KAFKA_BOOTSTRAP_SERVERS is not set; example: localhost:9092")
-        self._servers = settings.bootstrap_servers
+        self._bootstrap = _addresses(settings.bootstrap_servers)
         self._timeout = timeout
         self._options = _connection_options(settings, timeout)
         self._format = _format(settings)
@@ -48,7 +47,8 @@ class KafkaSink:
     async def start(self) -> None:
         """Connect. Raises `Unavailable` while no broker answers, after a few seconds at the most."""
         if self._cluster is None:
-            self._cluster = Cluster(self._servers, min(_PATIENCE_SECONDS, self._timeout / 3), self._options)
+            patience = min(_PATIENCE_SECONDS, self._timeout / 3)
+            self._cluster = Cluster(self._bootstrap, patience, self._options)
         try:
             async with asyncio.timeout(_START_SECONDS):
                 await self._cluster.look([])
@@ -76,6 +76,18 @@ class KafkaSink:
         cluster, self._cluster = self._cluster, None
         if cluster is not None:
             await cluster.close()
+
+
+def _addresses(servers: str | None) -> list[Address]:
+    try:
+        found = [(host, port) for host, port, _ in collect_hosts(servers or "") if host]
+    except ValueError:
+        found = []
+    if not found:
+        raise SettingsError(
+            f"OUTBOX_KAFKA_BOOTSTRAP_SERVERS={servers or ''}: must be host:port, several separated by commas"
+        )
+    return found
 
 
 def _format(settings: KafkaSettings) -> Format:

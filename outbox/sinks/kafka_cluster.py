@@ -13,11 +13,11 @@ import contextlib
 import random
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
-from aiokafka.conn import AIOKafkaConnection, CloseReason, collect_hosts
+from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.produce import ProduceRequest
@@ -140,12 +140,12 @@ class Cluster:
     a record batch may wait for its replicas.
     """
 
-    def __init__(self, bootstrap_servers: str, patience: float, options: Mapping[str, Any]) -> None:
+    def __init__(self, bootstrap: Sequence[Address], patience: float, options: Mapping[str, Any]) -> None:
         self.leaders: dict[str, list[int]] = {}
         """The leading broker of each partition of each known topic, `NOBODY` where there is none."""
         self._patience = patience
         self._options = options
-        self._bootstrap: list[Address] = [(host, port) for host, port, _ in collect_hosts(bootstrap_servers)]
+        self._bootstrap = bootstrap
         self._brokers: dict[int, Address] = {}
         self._links: dict[tuple[Address, Purpose], Link] = {}
         self._locks: dict[tuple[Address, Purpose], asyncio.Lock] = defaultdict(asyncio.Lock)

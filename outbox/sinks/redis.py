@@ -3,6 +3,7 @@
 A delivery's payload is published on the channel that is its destination; zero receivers is success.
 With `OUTBOX_REDIS_STREAM` it is appended to the capped stream `<channel>:log` first, as an entry with
 the fields `message_id` and `data` (the payload): who subscribes and then reads the log misses nothing.
+A delivery without a payload says nothing here, and is refused for good.
 
 The user needs the rights `+multi +exec +ping +publish` and `&<channel>`; for the stream also `+xadd
 +expire` and `~<channel>:log`.

@@ -220,9 +220,10 @@ async def test_a_name_that_no_topic_can_have(kafka: Topics, sink: KafkaSink) -> 
 # Settings
 
 
-def test_without_an_address() -> None:
-    with pytest.raises(SettingsError, match="OUTBOX_KAFKA_BOOTSTRAP_SERVERS"):
-        KafkaSink(KafkaSettings())
+@pytest.mark.parametrize("servers", [None, " ", "kafka:port", ":9092"])
+def test_without_an_address(servers: str | None) -> None:
+    with pytest.raises(SettingsError, match=r"OUTBOX_KAFKA_BOOTSTRAP_SERVERS=.*must be host:port"):
+        KafkaSink(KafkaSettings(bootstrap_servers=servers))
 
 
 async def test_start_and_stop_again(kafka: Topics, sink: KafkaSink) -> None:
