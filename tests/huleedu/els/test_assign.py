@@ -142,15 +142,17 @@ async def test_content_waits_for_its_batch_and_gets_its_slot_in_the_order_it_cam
 async def test_content_that_comes_while_its_batch_is_registered_is_not_forgotten(
     engine: AsyncEngine,
 ) -> None:
-    async def upload(batch_id: str) -> None:
-        async with engine.begin() as connection:
-            await assign_slot(connection, content(batch_id=batch_id))
-
     names = [f"batch-{number}" for number in range(30)]
-    await asyncio.gather(
-        *(upload(name) for name in names), *(register(engine, batch_id=name) for name in names)
-    )
-    assert Counter(each.key for each in await written(engine, SLOT_ASSIGNED)) == dict.fromkeys(names, 1)
+    await assign(engine, *(content(0, name) for name in names))
+    for name in names:
+        # On both sides of the registration, so that one of them is beside it.
+        await asyncio.gather(
+            assign(engine, content(1, name)),
+            register(engine, batch_id=name),
+            assign(engine, content(2, name)),
+        )
+    assert Counter(each.key for each in await written(engine, SLOT_ASSIGNED)) == dict.fromkeys(names, 3)
+    assert len(await written(engine, PROVISIONING_COMPLETED)) == len(names)
 
 
 async def test_a_second_registration_is_nothing(engine: AsyncEngine, batch: str) -> None:
