@@ -55,7 +55,7 @@ class Attempt(NamedTuple):
     key: str | None
     arrived: bool
     answer: str
-    """`sent`, or the kind of the fault."""
+    """`sent`, or the kind of the fault; that of a `raise` for everything that came with it."""
     pid: int
     """The process that tried."""
 

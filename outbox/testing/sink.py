@@ -27,9 +27,9 @@ class GatedSink:
         self._random = Random(int(options.get("seed", 0)))  # noqa: S311 - chance in tests
 
     async def start(self) -> None:
-        """Nothing to connect to; unavailable while the gate says that everything is."""
+        """Nothing to connect to; unavailable while the gate says that everything always is."""
         for fault in self._gate.faults():
-            if fault.kind == "unavailable" and fault.destination is None and fault.key is None:
+            if fault == Fault(kind="unavailable", arrives=fault.arrives, reason=fault.reason):
                 raise Unavailable(fault.reason)
 
     async def send(self, deliveries: Sequence[Delivery]) -> list[Result]:
@@ -39,20 +39,21 @@ class GatedSink:
         results: list[Result] = []
         attempts: list[Attempt] = []
         failed: set[int] = set()
-        try:
-            for delivery in deliveries:
-                if delivery.key_hash in failed:
-                    results.append(_BEHIND)
-                    continue
-                fault = self._strikes(faults, delivery)
-                attempts.append(_attempt(delivery, fault))
-                if fault is None:
-                    results.append(Sent())
-                else:
-                    failed.add(delivery.key_hash)
-                    results.append(_error(fault))
-        finally:
-            self._gate.record(attempts)
+        for delivery in deliveries:
+            if delivery.key_hash in failed:
+                results.append(_BEHIND)
+                continue
+            fault = self._strikes(faults, delivery)
+            attempts.append(_attempt(delivery, fault))
+            if fault is None:
+                results.append(Sent())
+            elif fault.kind == "raise":
+                self._gate.record(attempt._replace(answer="raise") for attempt in attempts)
+                raise RuntimeError(fault.reason)
+            else:
+                failed.add(delivery.key_hash)
+                results.append(_error(fault))
+        self._gate.record(attempts)
         await self._passes("stall", deliveries)
         return results
 
@@ -92,7 +93,5 @@ def _error(fault: Fault) -> SinkError:
             return Permanent(fault.reason, uncertain=fault.arrives)
         case "unavailable":
             return Unavailable(fault.reason, scope=fault.scope, uncertain=fault.arrives)
-        case "raise":
-            raise RuntimeError(fault.reason)
         case _:
             return Transient(fault.reason, uncertain=fault.arrives)
