@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,40 @@ def unexplained(attempts: Sequence[Attempt], crashed: Collection[int]) -> list[A
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an explained statement did."""
+
+    rows: int
+    """How many it returned."""
+    rows_read: int
+    """How many it read from tables, those it did not want among them."""
+    scans: frozenset[str]
+    """How it read them."""
+
+    @classmethod
+    def of(cls, explained: str) -> Plan:
+        top = json.loads(explained)[0]["Plan"]
+        # A sequence has one row and no index.
+        reads = [
+            node for node in _nodes(top) if node.get("Relation Name", "outbox_id_seq") != "outbox_id_seq"
+        ]
+        return cls(
+            top["Actual Rows"], sum(map(_rows_read, reads)), frozenset(node["Node Type"] for node in reads)
+        )
+
+
+def _nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield plan
+    for below in plan.get("Plans", ()):
+        yield from _nodes(below)
+
+
+def _rows_read(node: Mapping[str, Any]) -> int:
+    removed: float = sum(count for name, count in node.items() if name.startswith("Rows Removed"))
+    return round((node["Actual Rows"] + removed) * int(node["Actual Loops"]))
+
+
 class ByHand:
     """A relay with one pump per sink, of which each step is taken when the test says so."""
 
@@ -170,21 +205,28 @@ class ByHand:
         rows, _ = await self._relay._pumps[sink][0]._round(self._stores[sink])
         return rows
 
-    async def rows_read(self, sink: str = SINK) -> int:
-        """How many rows the next fetch of its pump reads, from all tables."""
-        lanes = self._relay._lanes.of(sink).owned.values()
+    async def prepare_fetch(self, sink: str = SINK) -> None:
+        """Prepare its pump's fetch and run it once, so that its plan is made now."""
         store = self._stores[sink]
-        found = await store._connection.fetchval(
-            f"EXPLAIN (ANALYZE, FORMAT JSON) {store._sql.fetch}",
-            sink,
-            [lane.number for lane in lanes],
-            [lane.floor for lane in lanes],
-            2_000,
-            4_000_000,
-            [],
-            self._relay._pumps[sink][0]._holds_ended,
-        )
-        return _rows_read(json.loads(found)[0]["Plan"])
+        await store._connection.execute(f"PREPARE the_fetch AS {store._sql.fetch}")
+        await store._connection.execute(f"EXECUTE the_fetch {self._arguments(sink)}")
+
+    async def explain_fetch(self, sink: str = SINK) -> Plan:
+        """What the prepared fetch would do now."""
+        statement = f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE the_fetch {self._arguments(sink)}"
+        return Plan.of(await self._stores[sink]._connection.fetchval(statement))
+
+    def statements_of_the_pump(self, sink: str = SINK) -> list[str]:
+        """A list that grows by each statement of its pump from now on."""
+        seen: list[str] = []
+        self._stores[sink]._connection.add_query_logger(lambda query: seen.append(query.query))
+        return seen
+
+    def _arguments(self, sink: str) -> str:
+        lanes = self._relay._lanes.of(sink).owned.values()
+        numbers, floors = [lane.number for lane in lanes], [lane.floor for lane in lanes]
+        holds_ended = self._relay._pumps[sink][0]._holds_ended
+        return f"('{sink}', ARRAY{numbers}, ARRAY{floors}, 2000, 4000000, '{{}}', {holds_ended})"
 
     async def leave(self) -> None:
         """Give all lanes back."""
@@ -197,14 +239,6 @@ class ByHand:
             total += rows
             await self.beat()
         return total
-
-
-def _rows_read(plan: Mapping[str, Any]) -> int:
-    own = 0
-    if "Relation Name" in plan:
-        removed = sum(count for name, count in plan.items() if name.startswith("Rows Removed"))
-        own = (plan["Actual Rows"] + removed) * plan["Actual Loops"]
-    return own + sum(map(_rows_read, plan.get("Plans", ())))
 
 
 async def lane_of(connection: asyncpg.Connection, id_: int) -> int:
