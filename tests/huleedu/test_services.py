@@ -57,15 +57,19 @@ async def start(huleedu_database: str, kafka: Topics, tmp_path: Path) -> AsyncIt
 async def test_els_as_a_process(start: Start, kafka: Topics, huleedu_database: str) -> None:
     process, http = await start("els")
     batch = f"batch-{uuid4()}"
+    trace, span = uuid4().hex, uuid4().hex[:16]
+    context = {"traceparent": f"00-{trace}-{span}-01"}
+    uploaded = event(CONTENT_PROVISIONED, content(batch_id=batch), metadata=context)
     await produce(
         kafka.bootstrap, ESSAYS_REGISTERED, event(ESSAYS_REGISTERED, registration(batch)), key=batch
     )
-    await produce(
-        kafka.bootstrap, CONTENT_PROVISIONED, event(CONTENT_PROVISIONED, content(batch_id=batch)), key=batch
-    )
+    await process.event("event.applied", outcome="registered")
+    await produce(kafka.bootstrap, CONTENT_PROVISIONED, uploaded, key=batch)
     applied = await process.event("event.applied", outcome="assigned")
     assert applied["service.name"] == "essay-lifecycle-service"
-    assert applied.keys() >= {"message_id", "event_type", "correlation_id", "timestamp", "level"}
+    assert applied["message_id"] == uploaded["event_id"]
+    assert applied["correlation_id"] == uploaded["correlation_id"]
+    assert (applied["trace_id"], applied["span_id"]) == (trace, span)
     assert (await http.get("/livez")).text == "ok\n"
     assert (await http.get("/readyz")).json() == {"ready": True, "reasons": {}}
     assert 'els_events_total{outcome="assigned"' in (await http.get("/metrics")).text
@@ -73,7 +77,7 @@ async def test_els_as_a_process(start: Start, kafka: Topics, huleedu_database: s
     assert await process.exited() == 0
     assert process.lines[-1]["event"] == "service.stopped"
     engine = engine_on(huleedu_database)
-    assert len(await written(engine)) == 2
+    assert [each.headers["traceparent"] for each in await written(engine)] == [context["traceparent"]] * 2
     await engine.dispose()
 
 
@@ -94,6 +98,7 @@ async def test_ras_as_a_process(start: Start, kafka: Topics) -> None:
 
     await until(answers)
     assert (await http.get("/readyz")).json() == {"ready": True, "reasons": {}}
+    assert (await http.get("/openapi.json")).json()["info"]["title"] == "Result Aggregator Service"
     metrics = (await http.get("/metrics")).text
     assert 'ras_requests_total{status="200"}' in metrics
     assert 'ras_events_total{outcome="applied"' in metrics

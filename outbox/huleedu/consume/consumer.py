@@ -90,11 +90,11 @@ class Consumer:
                     async with self._connected() as kafka:
                         failures, self._kafka_trouble = 0, None
                         await self._consume(kafka)
-                except (KafkaError, OSError, TimeoutError) as error:
+                except (KafkaError, OSError) as error:
                     failures += 1
                     self._kafka_trouble = said(error)
                     if self._throttle.passes(("kafka", type(error))):
-                        _log.warning("consumer.kafka_unreachable", reason=self._kafka_trouble)
+                        _log.warning("consumer.waiting", for_="kafka", reason=self._kafka_trouble)
                     await self._wait(self._backoff.delay(failures, random.random()))  # noqa: S311
             pruning.cancel()
 
@@ -103,7 +103,7 @@ class Consumer:
         kafka = AIOKafkaConsumer(**self._options)
         try:
             await self._unless_stopping(kafka.start())
-            # Later, because `start` would wait for each topic that does not exist.
+            # Not before, because `start` would wait for each topic that does not exist.
             kafka.subscribe(self._receiver.topics)
             yield kafka
         finally:

@@ -91,13 +91,6 @@ class Receiver:
         return self._envelopes[record.topic].model_validate_json(record.value)
 
     async def _park(self, record: Record, reason: str) -> None:
-        _log.error(
-            "event.parked",
-            reason=reason,
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-        )
         async with self._engine.begin() as connection:
             await connection.execute(
                 insert(parked_input).on_conflict_do_nothing(),
@@ -112,6 +105,13 @@ class Receiver:
                     "reason": _text(reason),
                 },
             )
+        _log.error(
+            "event.parked",
+            reason=reason,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+        )
 
 
 def unacceptable(error: Exception) -> str | None:

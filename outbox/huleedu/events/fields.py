@@ -39,10 +39,10 @@ def _utc(moment: datetime) -> datetime:
 
 
 Text = Annotated[str, AfterValidator(_storable)]
-Name = Annotated[Text, StringConstraints(max_length=255)]
-Id = Annotated[Name, StringConstraints(min_length=1)]
+Name = Annotated[str, StringConstraints(max_length=255), AfterValidator(_storable)]
+Id = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_storable)]
 UserId = Annotated[Id, AfterValidator(_names_a_channel)]
-FileName = Annotated[Text, StringConstraints(max_length=1_024)]
+FileName = Annotated[str, StringConstraints(max_length=1_024), AfterValidator(_storable)]
 Moment = Annotated[datetime, AfterValidator(_utc)]
 Count = Annotated[int, Field(ge=0, le=COUNT_MAX)]
 Number = Annotated[float, Field(allow_inf_nan=False)]

@@ -14,7 +14,7 @@ from fastapi.security import APIKeyHeader
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.exceptions import HTTPException
 
-from outbox.huleedu.consume import DATABASE_ERRORS
+from outbox.huleedu.consume import DATABASE_ERRORS, said
 from outbox.huleedu.ras.answer import BatchStatus, Problem
 from outbox.huleedu.ras.callers import Callers, correlation_id_of
 from outbox.huleedu.ras.metrics import REQUESTS, SECONDS
@@ -109,5 +109,5 @@ async def _problem(_: Request, error: Exception) -> Response:
 
 
 async def _unavailable(_: Request, error: Exception) -> Response:
-    _log.warning("ras.unavailable", reason=type(error).__name__)
+    _log.warning("ras.unavailable", reason=said(error))
     return JSONResponse({"error": "Unavailable, try again"}, 503, {"Retry-After": "1"})

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Mapping
 
 from sqlalchemy import text
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.types import ASGIApp
 
-from outbox.huleedu.consume import DATABASE_ERRORS
+from outbox.huleedu.consume import DATABASE_ERRORS, said
 from outbox.huleedu.ras.api import application
 from outbox.huleedu.ras.metrics import CONSUMER, REGISTRY
 from outbox.huleedu.ras.record import HANDLERS
@@ -28,9 +30,8 @@ class Ras(Service):
 
     def application(self) -> ASGIApp:
         """The API and the probes."""
-        app = application(self.settings, self.engine)
-        app.routes.extend(probes(self._trouble, REGISTRY))
-        return app
+        api = application(self.settings, self.engine)
+        return Starlette(routes=[*probes(self._trouble, REGISTRY), Mount("", api)])
 
     async def _trouble(self) -> Mapping[str, str]:
         """It can answer as long as its database does, be it with what it knew."""
@@ -38,7 +39,7 @@ class Ras(Service):
             async with self.engine.connect() as connection:
                 await connection.execute(text("SELECT 1"))
         except DATABASE_ERRORS as error:
-            return {"database": type(error).__name__}
+            return {"database": said(error)}
         return {}
 
 

@@ -8,11 +8,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from outbox.devstack import Kafka
 from outbox.devstack.server import free_port
 from outbox.huleedu.consume import (
     Consumer,
@@ -99,8 +101,8 @@ async def consuming(huleedu_database: str, kafka: Topics) -> Consuming:
     """`async with consuming(topic, …) as rig:` runs a consumer within the block."""
 
     @asynccontextmanager
-    async def run(*topics: str, group: str | None = None, url: str = huleedu_database) -> AsyncIterator[Rig]:
-        rig = Rig(url, kafka, group or f"group-{uuid4()}", list(topics))
+    async def run(*topics: str, group: str | None = None, on: Topics = kafka) -> AsyncIterator[Rig]:
+        rig = Rig(huleedu_database, on, group or f"group-{uuid4()}", list(topics))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(rig.consumer.run())
             try:
@@ -234,6 +236,43 @@ async def test_it_stops_after_the_record_under_way_and_hands_over_at_once(
     async with consuming(topic, group=group) as second:
         # Sooner than the first one's session would have ended.
         await until(lambda: _is(second.applied, ["a", "b", "c"]), deadline=5.0)
+
+
+async def test_a_broker_that_dies_and_comes_back_changes_nothing(
+    consuming: Consuming, own_kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "_KAFKA_SECONDS", 0.5)
+    topics = Topics(own_kafka.url)
+    topic = await topics.create()
+    await produce(own_kafka.url, topic, thing(topic, "a"))
+    async with consuming(topic, on=topics) as rig:
+        rig.gate.clear()
+        await until(lambda: _holds(lambda: rig.tried == ["a"]))
+        await own_kafka.kill()
+        rig.gate.set()
+        await until(lambda: _is(rig.applied, ["a"]))
+        await own_kafka.start()
+        await produce(own_kafka.url, topic, thing(topic, "b"))
+        await until(lambda: _is(rig.applied, ["a", "b"]))
+        group = rig.settings.kafka_group
+        await until(lambda: _is(lambda: committed(own_kafka.url, group, topic), [2]))
+
+
+async def test_what_the_inbox_no_longer_needs_is_forgotten(
+    consuming: Consuming, kafka: Topics, huleedu_database: str
+) -> None:
+    connection = await asyncpg.connect(huleedu_database)
+    await connection.execute(
+        "INSERT INTO outbox_inbox SELECT 'x', gen_random_uuid(), now() - interval '1 day' * n"
+        " FROM unnest(ARRAY[1, 30, 60]) n"
+    )
+
+    async def left() -> bool:
+        return bool(await connection.fetchval("SELECT count(*) FROM outbox_inbox") == 1)
+
+    async with consuming(await kafka.create()):
+        await until(left)
+    await connection.close()
 
 
 async def test_without_kafka_it_says_so_and_can_stop(huleedu_database: str) -> None:

@@ -161,6 +161,32 @@ def test_schema_and_reader_agree_on_what_is_required(name: str) -> None:
                 assert not errors(name, without), f"{field} is not required"
 
 
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"essay_ids": ["a", "b", "b"]}, "has one of them twice"),
+        ({"expected_essay_count": 2}, "expected_essay_count is 2, and essay_ids has 3"),
+        ({"expected_essay_count": 0, "essay_ids": []}, "greater than or equal to 1"),
+        ({"user_id": "🎓" * 200}, "too many for the name of a channel"),
+        ({"entity_id": "x" * 256}, "at most 255 characters"),
+        ({"entity_id": "a\0"}, "NUL"),
+    ],
+)
+def test_a_registration_that_contradicts_itself_is_refused(changed: dict[str, Any], reason: str) -> None:
+    document = golden(ESSAYS_REGISTERED)
+    document["data"].update(changed)
+    with pytest.raises(ValidationError, match=reason):
+        FORMATS[ESSAYS_REGISTERED].model.model_validate_json(json.dumps(document))
+
+
+def test_a_time_without_an_offset_is_utc() -> None:
+    document = golden(CONTENT_PROVISIONED)
+    for given in ("2025-07-24T10:30:00", "2025-07-24T12:30:00+02:00", "2025-07-24T10:30:00Z"):
+        document["event_timestamp"] = given
+        event = FORMATS[CONTENT_PROVISIONED].model.model_validate_json(json.dumps(document))
+        assert event.model_dump(mode="json")["event_timestamp"] == "2025-07-24T10:30:00Z"
+
+
 @pytest.mark.parametrize("name", WRITTEN)
 def test_what_is_written_leaves_no_field_out(name: str) -> None:
     document = golden(name)
