@@ -19,7 +19,12 @@ import asyncpg
 from outbox.message import Delivery, Failure, Sent
 from outbox.settings import Settings
 
-LOST_DATABASE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+LOST_DATABASE = (
+    OSError,  # a TimeoutError is one
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the server's last words came while nothing was asked
+)
 """What a statement raises when the database went away, or is not what it was."""
 
 # A plan made while the tables were empty, or from statistics that are older than the queue's content,
