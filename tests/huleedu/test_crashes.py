@@ -40,6 +40,8 @@ class HuleEdu:
     """Three ELS processes in one group, each `outbox els`; and what else it takes to hear of their work."""
 
     def __init__(self, url: str, kafka: Topics, redis_url: str, cwd: Path) -> None:
+        self.batch = f"batch-{uuid4()}"
+        """The topics hold what other tests have said, of other batches."""
         self.kafka = kafka
         self.processes: list[RelayProcess] = []
         self.engine = engine_on(url)
@@ -63,10 +65,10 @@ class HuleEdu:
         assert await process.exited() < 0
         await self.start()
 
-    async def upload(self, batch: str, numbers: range) -> None:
+    async def upload(self, numbers: range) -> None:
         """Tell of uploads, of each twice and in two partitions, so that two processes may have it at once."""
         for number in numbers:
-            provisioned = event(CONTENT_PROVISIONED, content(number, batch))
+            provisioned = event(CONTENT_PROVISIONED, content(number, self.batch))
             for turn in range(2):
                 partition = (number + turn) % PARTITIONS
                 await produce(self.kafka.bootstrap, CONTENT_PROVISIONED, provisioned, partition=partition)
@@ -75,8 +77,8 @@ class HuleEdu:
         """Wait until ELS is done with so many uploads."""
 
         async def over() -> bool:
-            assigned = await self._count("els_slots WHERE state = 'assigned'")
-            return assigned + await self._count("els_contents") >= uploads
+            assigned = await self._count("els_slots WHERE state = 'assigned' AND batch_id = :batch")
+            return assigned + await self._count("els_contents WHERE batch_id = :batch") >= uploads
 
         await until(over, deadline=40.0)
 
@@ -104,14 +106,15 @@ class HuleEdu:
             async with httpx.AsyncClient(base_url=url, headers=CREDENTIALS) as client:
                 yield client
 
-    async def said(self, topic: str, batch: str) -> list[dict[str, Any]]:
+    async def said(self, topic: str) -> list[dict[str, Any]]:
         """The events of the batch in a topic."""
         records = await self.kafka.read(topic)
-        return [json.loads(each.value or b"") for each in records if each.key == batch.encode()]
+        return [json.loads(each.value or b"") for each in records if each.key == self.batch.encode()]
 
     async def _count(self, rows: str) -> int:
         async with self.engine.connect() as connection:
-            return int(await connection.scalar(text(f"SELECT count(*) FROM {rows}")) or 0)
+            statement = text(f"SELECT count(*) FROM {rows}")
+            return int(await connection.scalar(statement, {"batch": self.batch}) or 0)
 
 
 @pytest.fixture
@@ -131,12 +134,12 @@ async def huleedu(
 
 
 async def test_slots_are_assigned_once_whoever_is_killed(huleedu: HuleEdu, redis: Redis) -> None:
-    batch = f"batch-{uuid4()}"
+    batch = huleedu.batch
     registered = event(ESSAYS_REGISTERED, registration(batch, SLOTS, user_id=batch))
     await produce(huleedu.kafka.bootstrap, ESSAYS_REGISTERED, registered, registered, key=batch)
     victims = iter(tuple(huleedu.processes))
     for first in range(0, UPLOADS, AT_ONCE):
-        await huleedu.upload(batch, range(first, first + AT_ONCE))
+        await huleedu.upload(range(first, first + AT_ONCE))
         if first in (0, 20, 50):
             # In the midst of its work.
             await huleedu.done(first + 1)
@@ -146,16 +149,16 @@ async def test_slots_are_assigned_once_whoever_is_killed(huleedu: HuleEdu, redis
         status = await settled_status(client, batch)
         await huleedu.delivered()
 
-    slots = await huleedu.said(SLOT_ASSIGNED, batch)
+    slots = await huleedu.said(SLOT_ASSIGNED)
     assert len({each["event_id"] for each in slots}) == SLOTS
     assigned = {(each["data"]["slot_index"], each["data"]["file_upload_id"]) for each in slots}
     assert Counter(slot for slot, _ in assigned) == dict.fromkeys(range(SLOTS), 1)
     uploads = {upload for _, upload in assigned}
-    excess = await huleedu.said(EXCESS_CONTENT, batch)
+    excess = await huleedu.said(EXCESS_CONTENT)
     refused = {each["data"]["file_upload_id"] for each in excess}
     assert len(uploads) == SLOTS
     assert len({each["event_id"] for each in excess}) == len(refused - uploads) == UPLOADS - SLOTS
-    assert len({each["event_id"] for each in await huleedu.said(PROVISIONING_COMPLETED, batch)}) == 1
+    assert len({each["event_id"] for each in await huleedu.said(PROVISIONING_COMPLETED)}) == 1
     assert await redis.xlen(f"ws:{batch}:log") == SLOTS
     assert {(each["slot_index"], each["file_upload_id"]) for each in status["essays"]} == assigned
 
