@@ -144,8 +144,8 @@ def _nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _rows_read(node: Mapping[str, Any]) -> int:
-    removed: float = sum(count for name, count in node.items() if name.startswith("Rows Removed"))
-    return round((node["Actual Rows"] + removed) * int(node["Actual Loops"]))
+    removed = sum(count for name, count in node.items() if name.startswith("Rows Removed"))
+    return int((node["Actual Rows"] + removed) * node["Actual Loops"])
 
 
 class ByHand:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import asyncpg
 import pytest
@@ -24,7 +25,10 @@ StartRelay = Callable[..., Awaitable[RelayProcess]]
 
 
 async def queued(connection: asyncpg.Connection, sink: str) -> list[asyncpg.Record]:
-    return await connection.fetch("SELECT * FROM outbox_queue WHERE sink = $1 ORDER BY id", sink)
+    found: list[asyncpg.Record] = await connection.fetch(
+        "SELECT * FROM outbox_queue WHERE sink = $1 ORDER BY id", sink
+    )
+    return found
 
 
 async def settled(connection: asyncpg.Connection, sink: str) -> None:
@@ -95,7 +99,8 @@ async def test_kafka_and_redis_go_and_come_back_one_without_the_other(
     told = [record.headers["message_id"].decode() for record in await topics.read("t")]
     await assert_all_in_order(connection, "kafka", told)
     async with Redis.from_url(own_redis.url) as redis:
-        told = [entry[b"message_id"].decode() for _, entry in await redis.xrange("c:log")]
+        log: Any = await redis.xrange("c:log")
+        told = [entry[b"message_id"].decode() for _, entry in log]
     await assert_all_in_order(connection, "redis", told)
 
 

@@ -1,0 +1,62 @@
+"""After a failover ids may be given again: nothing is settled by what an earlier history said of them."""
+
+from __future__ import annotations
+
+from outbox.devstack import Postgres
+from outbox.observe import watch
+from outbox.relay import Relay
+from outbox.testing import Fault, Gate
+from tests.relay.support import QUICK, SINK, arrived, emptied, settings_of, write
+from tests.support import sql
+
+
+class Standby(Postgres):
+    """What another server was when this one first started, and its successor once that is dead."""
+
+    def __init__(self, primary: Postgres) -> None:
+        super().__init__(binaries=primary.binaries, settings=primary.settings)
+        self._primary = primary
+
+    @property
+    def _password(self) -> str:
+        return self._primary._password
+
+    async def _make_cluster(self) -> None:
+        program, place = str(self.binaries / "pg_basebackup"), f"--pgdata={self._data}"
+        options = ["--checkpoint=fast", "--no-sync", "--write-recovery-conf"]
+        assert await self.run([program, f"--dbname={self._primary.url}", place, *options])
+
+    async def succeed(self) -> None:
+        """Take the dead one's place, whatever it did since."""
+        self.port = self._primary.port
+        await self.start()
+        async with sql.connection(self.url) as connection:
+            assert await connection.fetchval("SELECT pg_promote()")
+
+
+async def test_ids_that_are_given_again_are_not_settled_by_what_was_sent_before(
+    own_postgres: Postgres, own_database: str, gate: Gate
+) -> None:
+    environment = {
+        **QUICK,
+        **gate.environment(SINK),
+        "OUTBOX_DATABASE_URL": own_database,
+        "OUTBOX_LEASE_SECONDS": "60",  # The send outlives the failover.
+    }
+    async with Standby(own_postgres) as standby:
+        await standby.stop()
+        gate.set(Fault(kind="stall"))
+        with watch() as events:
+            async with Relay(settings_of(environment)):
+                async with sql.connection(own_database) as connection:
+                    lost = await write(connection, ["a"] * 100)
+                await arrived(gate, 100)
+                await own_postgres.kill()
+                await standby.succeed()
+                async with sql.connection(own_database) as connection:
+                    new = await write(connection, ["a"] * 100)
+                    assert set(new) & set(lost)
+                    gate.set()
+                    await emptied(connection)
+        assert events.matching("relay.lost_database")
+    assert gate.arrived == lost + new
