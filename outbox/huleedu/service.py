@@ -7,7 +7,6 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import TracebackType
 from typing import Any, Self
 
 import structlog
@@ -50,11 +49,10 @@ class Service(ABC):
         self.port = await self._running.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
+        # In good order, whatever has ended the block.
         if self._running:
-            await self._running.__aexit__(kind, error, trace)
+            await self._running.__aexit__(None, None, None)
 
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[int]:
@@ -67,10 +65,8 @@ class Service(ABC):
             ):
                 group.create_task(self.consumer.run())
                 _log.info("service.started", host=settings.host, port=port)
-                try:
-                    yield port
-                finally:
-                    self.consumer.stop()
+                yield port
+                self.consumer.stop()
         finally:
             await self.engine.dispose()
             _log.info("service.stopped")

@@ -1,4 +1,7 @@
-"""One record from Kafka: read, applied once in one transaction, or parked with the reason."""
+"""One record from Kafka: read, applied once in one transaction, or parked with the reason.
+
+The inbox does not know what is parked: written to its topic once more, it is tried again.
+"""
 
 from __future__ import annotations
 
