@@ -13,6 +13,7 @@ import click
 from outbox.errors import OutboxError, SettingsError
 
 COMMANDS = {
+    "up": ("outbox.cli.up:up", "Start everything on this machine, and watch messages go through."),
     "relay": ("outbox.cli.relay:relay", "Deliver what the outbox holds, until stopped."),
     "migrate": ("outbox.cli.migrate:migrate", "Bring the database to this version's schema."),
     "grants": ("outbox.cli.migrate:grants", "Print the rights that a part needs, for a role."),

@@ -1,0 +1,72 @@
+"""`outbox up`: the whole on this machine, to watch and to break."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import click
+
+from outbox.cli.output import warn
+from outbox.errors import OperatorError
+from outbox.settings import read
+
+
+@click.command()
+@click.option("--seconds", type=click.FloatRange(min=1), help="End by itself after writing for so long.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=1, max=10_000),
+    default=50,
+    show_default=True,
+    help="Messages a second.",
+)
+@click.option(
+    "--break",
+    "breaks",
+    multiple=True,
+    type=click.Choice(["kafka", "redis", "postgres", "relay"]),
+    help="Take this away for some seconds, a little after the start; several go one after the other.",
+)
+@click.option(
+    "--break-seconds", type=click.FloatRange(min=0.1), default=5, show_default=True, help="For how long."
+)
+@click.option(
+    "--keep",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep the servers' data in this folder, and go on with what is there.",
+)
+def up(
+    *, seconds: float | None, rate: float, breaks: tuple[str, ...], break_seconds: float, keep: Path | None
+) -> None:
+    """Start PostgreSQL, Kafka, Valkey and two relays on this machine, and watch messages go through.
+
+    A stream of slot assignments is written, each in the transaction of its business row, and consumers of
+    its own check that all of it arrives, in order. Exits 1 if anything does not. Ctrl-C stops everything
+    and leaves nothing behind.
+
+    A server that OUTBOX_DATABASE_URL, OUTBOX_KAFKA_BOOTSTRAP_SERVERS or OUTBOX_REDIS_URL names is used
+    instead of a local one; the database is migrated, and given the table outbox_demo_assignments.
+    """
+    # Clients say at length what the screen tells in a word.
+    logging.getLogger().addHandler(logging.NullHandler())
+    try:
+        from rich.console import Console
+
+        from outbox.demo.story import Story
+        from outbox.demo.up import Options
+        from outbox.demo.up import up as run
+    except ModuleNotFoundError as error:
+        raise OperatorError(f"outbox up needs {error.name}: pip install 'outbox[demo]'") from error
+    reading = read()
+    for warning in reading.warnings:
+        warn(warning)
+    options = Options(seconds=seconds, rate=rate, keep=keep, breaks=breaks, break_seconds=break_seconds)
+    try:
+        well = asyncio.run(run(options, reading, Story(Console())))
+    except asyncio.CancelledError:
+        click.echo("Stopped.", err=True)
+        raise SystemExit(130) from None
+    if not well:
+        raise SystemExit(1)

@@ -1,0 +1,199 @@
+"""Who sees what arrives: a Kafka consumer and a Redis subscriber, which share nothing with the relay's sinks.
+
+Both listen before anything is sent, and come back by themselves when their server does. The subscriber
+does what a browser's gateway does: it subscribes, then reads each channel's capped log for what it missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
+from pydantic import SecretStr
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from outbox.demo.ledger import Ledger
+from outbox.errors import OperatorError
+from outbox.huleedu.events import SLOT_ASSIGNED
+from outbox.settings import KafkaSettings, RedisSettings
+from outbox.sinks.network import said, tls_context
+
+_PARTITIONS = 4
+_START_SECONDS = 15.0
+_STOP_SECONDS = 5.0
+_TRY_AGAIN_SECONDS = 0.05
+
+
+@asynccontextmanager
+async def kafka_listener(settings: KafkaSettings, ledger: Ledger) -> AsyncIterator[None]:
+    """Read the topic from its present end on, within the block; make the topic, if it is not there.
+
+    Raises `OperatorError` if Kafka is not there.
+    """
+    options = _connection_options(settings)
+    consumer = AIOKafkaConsumer(SLOT_ASSIGNED, enable_auto_commit=False, fetch_max_wait_ms=100, **options)
+    try:
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await _make_topic(options)
+                await _begin(consumer)
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise OperatorError(f"Kafka at {settings.bootstrap_servers}: {said(error)}") from error
+        async with _background(_consume(consumer, ledger)):
+            yield
+    finally:
+        # While no broker answers, it raises the cancellation of a task of its own.
+        await asyncio.wait([asyncio.create_task(consumer.stop())], timeout=_STOP_SECONDS)
+
+
+@asynccontextmanager
+async def redis_listener(
+    settings: RedisSettings, ledger: Ledger, channels: Iterable[str]
+) -> AsyncIterator[None]:
+    """Hear these channels within the block. Raises `OperatorError` if Redis is not there."""
+    listener = _RedisListener(settings, ledger, sorted(channels))
+    async with _background(listener.run()):
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await listener.subscribed.wait()
+        except TimeoutError:
+            raise OperatorError(
+                f"Redis: {listener.trouble or 'no answer'}; is OUTBOX_REDIS_URL right?"
+            ) from None
+        yield
+
+
+@asynccontextmanager
+async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(work)
+        yield
+        task.cancel()
+
+
+async def _make_topic(options: dict[str, Any]) -> None:
+    admin = AIOKafkaAdminClient(**options)
+    try:
+        await admin.start()
+        if SLOT_ASSIGNED not in await admin.list_topics():
+            brokers = (await admin.describe_cluster())["brokers"]
+            topic = NewTopic(SLOT_ASSIGNED, _PARTITIONS, replication_factor=min(3, len(brokers)))
+            made = await admin.create_topics([topic])
+            for _, code, *_ in made.topic_errors:
+                if code not in (0, TopicAlreadyExistsError.errno):
+                    raise for_code(code)
+    finally:
+        await admin.close()
+
+
+async def _begin(consumer: AIOKafkaConsumer) -> None:
+    while True:
+        try:
+            await consumer.start()
+        except UnknownTopicOrPartitionError:  # The controller knows it, and the broker not yet.
+            await asyncio.sleep(_TRY_AGAIN_SECONDS)
+        else:
+            break
+    await consumer.seek_to_end()
+    for partition in consumer.assignment():
+        await consumer.position(partition)
+
+
+async def _consume(consumer: AIOKafkaConsumer, ledger: Ledger) -> None:
+    while True:
+        try:
+            async for record in consumer:
+                key = (record.key or b"").decode(errors="replace")
+                if ledger.knows(key):
+                    ledger.see(key, UUID(dict(record.headers)["message_id"].decode()))
+        except KafkaError:
+            await asyncio.sleep(_TRY_AGAIN_SECONDS)
+
+
+class _RedisListener:
+    def __init__(self, settings: RedisSettings, ledger: Ledger, channels: Sequence[str]) -> None:
+        self.subscribed = asyncio.Event()
+        self.trouble: str | None = None
+        self._settings = settings
+        self._ledger = ledger
+        self._channels = channels
+        self._from_log: set[UUID] = set()
+
+    async def run(self) -> None:
+        while True:
+            try:
+                async with _client(self._settings) as client:
+                    await self._listen(client)
+            except (RedisError, OSError) as error:
+                self.trouble = said(error)
+                await asyncio.sleep(_TRY_AGAIN_SECONDS)
+
+    async def _listen(self, client: Redis) -> None:
+        behind = True
+        async with client.pubsub() as subscription:
+            await subscription.subscribe(*self._channels)
+            async for message in subscription.listen():
+                if message["type"] == "message":
+                    self._hear(message["channel"].decode(), json.loads(message["data"]))
+                elif behind:  # One SUBSCRIBE for all: its first answer says that all are in force.
+                    await self._catch_up(client)
+                    self.subscribed.set()
+                    behind = False
+
+    def _hear(self, channel: str, notice: dict[str, Any]) -> None:
+        message_id = UUID(notice["message_id"])
+        if message_id in self._from_log:
+            self._from_log.remove(message_id)
+        else:
+            self._ledger.see(channel.removeprefix("ws:"), message_id)
+
+    async def _catch_up(self, client: Redis) -> None:
+        for channel in self._channels:
+            entries: Any = await client.xrange(f"{channel}:log")
+            for _, entry in entries:
+                key, message_id = channel.removeprefix("ws:"), UUID(entry[b"message_id"].decode())
+                if self._ledger.awaits(key, message_id):
+                    self._ledger.see(key, message_id)
+                    self._from_log.add(message_id)
+
+
+def _client(settings: RedisSettings) -> Redis:
+    url = settings.url.get_secret_value() if settings.url else ""
+    options: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": 3.0}
+    if url.startswith("rediss://"):
+        files = (settings.ssl_ca_file, settings.ssl_cert_file, settings.ssl_key_file)
+        options |= dict(zip(("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"), files, strict=True))
+    return Redis.from_url(url, **options)
+
+
+def _connection_options(settings: KafkaSettings) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.bootstrap_servers,
+        "security_protocol": settings.security_protocol,
+        "sasl_mechanism": settings.sasl_mechanism,
+        "sasl_plain_username": settings.sasl_username,
+        "sasl_plain_password": _secret(settings.sasl_password),
+    }
+    if settings.security_protocol in ("SSL", "SASL_SSL"):
+        options["ssl_context"] = tls_context(
+            "kafka",
+            ca=settings.ssl_ca_file,
+            cert=settings.ssl_cert_file,
+            key=settings.ssl_key_file,
+            password=_secret(settings.ssl_key_password),
+        )
+    return options
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return value.get_secret_value() if value else None
