@@ -141,7 +141,7 @@ class Statements:
         """
         self.release = f"""
             UPDATE {prefix}outbox_lanes SET owner = NULL, expires_at = NULL
-            WHERE owner = $1 AND sink = $2 AND lane = ANY ($3::smallint[])
+            WHERE owner = $1 AND sink = $2 AND lane = ANY ($3::text[]::smallint[])
         """
         self.leave = f"""
             WITH gone AS (DELETE FROM {prefix}outbox_relays WHERE relay_id = $1)
@@ -239,6 +239,7 @@ class Lanes:
     async def _release(self, connection: asyncpg.Connection, lanes: SinkLanes) -> None:
         numbers = lanes.releasable
         if numbers:
-            await connection.execute(self._sql.release, self.relay, lanes.sink, numbers)
+            # As text: smallint[] asyncpg would look up, in several statements, with jit off for the session.
+            await connection.execute(self._sql.release, self.relay, lanes.sink, list(map(str, numbers)))
             lanes.forget(numbers)
             emit("lanes.released", sink=lanes.sink, lanes=numbers)

@@ -216,6 +216,10 @@ class ByHand:
         statement = f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE the_fetch {self._arguments(sink)}"
         return Plan.of(await self._stores[sink]._connection.fetchval(statement))
 
+    async def ask(self, statement: str, *values: Any, sink: str = SINK) -> list[Any]:
+        """Run a statement as its pump would."""
+        return await self._stores[sink]._run(statement, *values)
+
     def statements_of_the_pump(self, sink: str = SINK) -> list[str]:
         """A list that grows by each statement of its pump from now on."""
         seen: list[str] = []
