@@ -1,4 +1,4 @@
-"""Behind PgBouncer in transaction mode everything works, and no other client inherits the planner settings."""
+"""Behind PgBouncer in transaction mode everything works, and nobody else inherits the planner settings."""
 
 from __future__ import annotations
 
