@@ -54,6 +54,7 @@ async def test_a_relay_works_behind_a_pooler_and_leaves_no_setting_behind(
             lookers = [group.create_task(look()) for _ in range(2)]
             async with Relay(settings_of({**pooled, "OUTBOX_BATCH_SIZE": "50"})):
                 ids = await write(connection, [f"key-{number // 10 % 30}" for number in range(3_000)])
+                await events.wait_for("lanes.taken")
                 async with Relay(settings_of(pooled)):
                     await events.wait_for("lanes.released")
                     await emptied(connection)
