@@ -13,11 +13,14 @@ from typing import Any
 
 import asyncpg
 
+from outbox import database, operate
 from outbox.lanes import Lane
+from outbox.operate import Selection
 from outbox.relay import Relay
 from outbox.settings import Settings, load
 from outbox.store import Store, connect
 from outbox.testing import Attempt, Gate
+from tests.support.kafka import Topics
 from tests.support.waiting import until
 
 SINK = "gated"
@@ -277,3 +280,37 @@ async def delivered(
         return left <= but
 
     await until(done, deadline=deadline)
+
+
+async def assert_all_in_order(connection: asyncpg.Connection, sink: str, told: list[str]) -> None:
+    """What a consumer heard, message by message: all that was written, and each key in its order."""
+    written = {
+        str(row["message_id"]): row
+        for row in await connection.fetch("SELECT * FROM outbox WHERE sink = $1 ORDER BY id", sink)
+    }
+    assert set(told) == written.keys()
+    arrivals = [
+        Attempt(row["id"], message_id, row["destination"], row["key"], arrived=True, answer="sent", pid=0)
+        for message_id in told
+        for row in [written[message_id]]
+    ]
+    assert inversions(arrivals) == []
+
+
+async def heard(connection: asyncpg.Connection, topics: Topics, topic: str) -> list[int]:
+    """The ids of what is in a topic of one partition, in its order, what is there twice once."""
+    ids = {str(row["message_id"]): row["id"] for row in await connection.fetch("SELECT * FROM outbox")}
+    told = [record.headers["message_id"].decode() for record in await topics.read(topic)]
+    return [ids[message_id] for message_id in dict.fromkeys(told)]
+
+
+async def skip(environment: Mapping[str, str], *ids: int) -> None:
+    """Give deliveries up, as an operator does."""
+    async with database.connect(settings_of(environment)) as operator:
+        await operate.skip(operator, Selection(ids=ids))
+
+
+async def retry(environment: Mapping[str, str], *ids: int) -> None:
+    """Try deliveries again, as an operator does."""
+    async with database.connect(settings_of(environment)) as operator:
+        await operate.retry(operator, Selection(ids=ids))

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Mapping
 
 import asyncpg
 
-from outbox import operate
-from outbox.database import connect
-from outbox.operate import Selection
 from outbox.testing import Fault, Gate
 from tests.relay.support import (
     ByHand,
     delivered,
+    emptied,
     is_idle,
-    settings_of,
+    retry,
+    skip,
     state,
     write,
 )
+from tests.support.relay import RelayProcess
 from tests.support.waiting import until
-
-
-async def skip(environment: dict[str, str], *ids: int) -> None:
-    async with connect(settings_of(environment)) as operator:
-        await operate.skip(operator, Selection(ids=ids))
-
-
-async def retry(environment: dict[str, str], *ids: int) -> None:
-    async with connect(settings_of(environment)) as operator:
-        await operate.retry(operator, Selection(ids=ids))
-
 
 SLOW_RETRY = {
     "OUTBOX_ERROR_RETRY_INTERVAL_SECONDS": "30d",  # With full jitter: hardly ever soon.
@@ -115,3 +107,37 @@ async def test_a_skip_in_the_middle_of_a_round_is_not_forgotten(
         assert gate.arrived == other
         await owner.turn()
     assert gate.arrived == other + followers
+
+
+async def outbox(environment: Mapping[str, str], *command: str) -> None:
+    """Run the command `outbox` in a process of its own."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "outbox", *command, env={**os.environ, **environment}
+    )
+    assert await process.wait() == 0
+
+
+async def test_retry_and_skip_by_other_processes_release_keys(
+    environment: dict[str, str],
+    connection: asyncpg.Connection,
+    gate: Gate,
+    relay_process: Callable[..., Awaitable[RelayProcess]],
+) -> None:
+    retried, skipped, *followers = await write(connection, ["a", "b"] * 3)
+    gate.set(Fault(kind="permanent", id=retried), Fault(kind="permanent", id=skipped))
+    await relay_process({**environment, **HOLD})
+
+    async def have_parked() -> bool:
+        count: int = await connection.fetchval(
+            "SELECT count(*) FROM outbox_queue WHERE parked_at IS NOT NULL"
+        )
+        return count == 2
+
+    await until(have_parked)
+    gate.set()
+    await outbox(environment, "retry", str(retried))
+    await emptied(connection, but=3)
+    assert gate.arrived == [retried, *followers[::2]]
+    await outbox(environment, "skip", str(skipped), "--yes")
+    await emptied(connection)
+    assert gate.arrived == [retried, *followers[::2], *followers[1::2]]

@@ -10,8 +10,8 @@ import pytest
 from redis.asyncio import Redis
 
 from outbox.devstack import Kafka, Postgres, Valkey
-from outbox.testing import Attempt, Gate
-from tests.relay.support import QUICK, SINK, arrived, emptied, inversions, write
+from outbox.testing import Gate
+from tests.relay.support import QUICK, SINK, arrived, assert_all_in_order, emptied, inversions, write
 from tests.support import sql
 from tests.support.kafka import Topics
 from tests.support.postgres import migrate
@@ -110,21 +110,6 @@ async def have_waited(connection: asyncpg.Connection, seconds: float) -> bool:
         "SELECT extract(epoch FROM max(clock_timestamp() - first_due_at))::float FROM outbox_queue"
     )
     return longest > seconds
-
-
-async def assert_all_in_order(connection: asyncpg.Connection, sink: str, told: list[str]) -> None:
-    """What a consumer heard, message by message: all that was written, and each key in its order."""
-    written = {
-        str(row["message_id"]): row
-        for row in await connection.fetch("SELECT * FROM outbox WHERE sink = $1 ORDER BY id", sink)
-    }
-    assert set(told) == written.keys()
-    heard = [
-        Attempt(row["id"], message_id, row["destination"], row["key"], arrived=True, answer="sent", pid=0)
-        for message_id in told
-        for row in [written[message_id]]
-    ]
-    assert inversions(heard) == []
 
 
 async def test_a_relay_waits_for_postgres_and_for_its_migration(
