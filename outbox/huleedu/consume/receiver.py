@@ -34,7 +34,7 @@ _REFUSED_DATA = ("22", "23")
 """PostgreSQL's classes of errors for data that it cannot hold."""
 
 
-class Unacceptable(Exception):  # noqa: N818 (it is about the event, not about us)
+class Unacceptable(Exception):
     """What an event says cannot be applied, however often it is tried; says why."""
 
 

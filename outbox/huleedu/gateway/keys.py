@@ -16,7 +16,7 @@ from outbox.huleedu.gateway.settings import GatewaySettings
 _log = structlog.get_logger(__name__)
 
 
-class KeysUnavailable(Exception):  # noqa: N818 (a state)
+class KeysUnavailable(Exception):
     """The keys were never fetched yet, so nothing can be said of a token."""
 
 

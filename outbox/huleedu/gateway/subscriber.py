@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 _RECONNECT = Backoff(first=0.1, longest=2.0)
 
 
-class Unreachable(Exception):  # noqa: N818 (a state)
+class Unreachable(Exception):
     """Redis cannot be reached now."""
 
 
