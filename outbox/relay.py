@@ -195,14 +195,14 @@ class Relay:
         await self._lanes.leave(connection)
 
     async def _recall(self, connection: asyncpg.Connection) -> None:
-        """Forget what was sent and not settled if this is not the history in which it was written."""
+        """Forget what was sent and not settled unless this is the history in which it was written."""
         timeline = None
         with suppress(asyncpg.PostgresError):  # Some hosted databases do not tell.
             timeline = await connection.fetchval(
                 "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8) || system_identifier"
                 " FROM pg_control_system()"
             )
-        if self._timeline and timeline != self._timeline:
+        if timeline is None or timeline != self._timeline:
             for pump in (pump for pumps in self._pumps.values() for pump in pumps):
                 pump.forget_unsettled()
         self._timeline = timeline
