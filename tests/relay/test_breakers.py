@@ -85,6 +85,22 @@ async def test_a_part_is_down_and_only_its_key_waits(
     assert gate.arrived == ids[1::2] + ids[::2]
 
 
+async def test_what_was_scheduled_is_found_again_after_an_outage(
+    by_hand: ByHand, connection: asyncpg.Connection, gate: Gate
+) -> None:
+    ids = await write(connection, ["a"] * 3, available_in=0.01)
+    gate.set(Fault(kind="unavailable"))
+
+    async def was_tried() -> bool:
+        await by_hand.turn()
+        return len(gate.attempts) >= 3
+
+    await until(was_tried)
+    gate.set()
+    await delivered(by_hand, connection)
+    assert gate.arrived == ids
+
+
 @pytest.mark.parametrize("scope", ["sink", "destination"])
 async def test_what_expired_in_an_outage_does_not_use_up_the_probe(
     by_hand: ByHand, connection: asyncpg.Connection, gate: Gate, scope: Literal["sink", "destination"]

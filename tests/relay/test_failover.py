@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncpg
+
 from outbox.devstack import Postgres
+from outbox.message import Sent
 from outbox.observe import watch
 from outbox.relay import Relay
 from outbox.testing import Fault, Gate
 from tests.relay.support import QUICK, SINK, arrived, emptied, settings_of, write
 from tests.support import sql
+from tests.support.deliveries import delivery
 
 
 class Standby(Postgres):
@@ -60,3 +64,23 @@ async def test_ids_that_are_given_again_are_not_settled_by_what_was_sent_before(
                     await emptied(connection)
         assert events.matching("relay.lost_database")
     assert gate.arrived == lost + new
+
+
+async def test_where_the_database_does_not_tell_its_history_any_loss_may_be_a_failover(
+    environment: dict[str, str], connection: asyncpg.Connection
+) -> None:
+    relay = Relay(settings_of(environment))
+    pump = relay._pumps[SINK][0]
+
+    async def reconnect() -> bool:
+        """Whether it still knows what it sent."""
+        pump._unsettled = [(delivery("slots"), Sent())]
+        await relay._recall(connection)
+        return bool(pump._unsettled)
+
+    await reconnect()
+    assert await reconnect()
+    await connection.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+    await connection.execute("SET ROLE pg_monitor")
+    assert not await reconnect()
+    assert not await reconnect()

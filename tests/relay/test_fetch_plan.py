@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import asyncpg
+import pytest
 
 from tests.relay.support import ByHand, Plan, write
+from tests.support.postgres import Cluster
+
+
+@pytest.fixture
+async def database(every_postgres: Cluster) -> AsyncIterator[str]:
+    async with every_postgres.database(template=await every_postgres.template()) as url:
+        yield url
+
 
 KEYS = [f"key-{number}" for number in range(1_000)] * 100
 

@@ -24,6 +24,13 @@ from tests.relay.support import (
     write,
 )
 from tests.support import sql
+from tests.support.postgres import Cluster
+
+
+@pytest.fixture
+async def database(every_postgres: Cluster) -> AsyncIterator[str]:
+    async with every_postgres.database(template=await every_postgres.template()) as url:
+        yield url
 
 
 @asynccontextmanager

@@ -152,3 +152,8 @@ async def test_postgres_restarts_in_the_middle_of_a_burst(
     assert inversions(gate.attempts) == []
     # What was sent and could not be settled was told later, not sent again.
     assert sorted(gate.arrived) == ids
+
+    await own_postgres.kill()
+    await relay.event("relay.lost_database", count=2)
+    relay.terminate()
+    assert await relay.exited(deadline=5.0) == 0
