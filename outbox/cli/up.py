@@ -43,8 +43,8 @@ def up(
     """Start PostgreSQL, Kafka, Valkey and two relays on this machine, and watch messages go through.
 
     A stream of slot assignments is written, each in the transaction of its business row, and consumers of
-    its own check that all of it arrives, in order. Exits 1 if anything does not. Ctrl-C stops everything
-    and leaves nothing behind.
+    its own check that all of it arrives, in order. Exits 1 if anything does not. In a terminal, keys take a
+    server or a relay away for some seconds. Ctrl-C stops everything and leaves nothing behind.
 
     A server that OUTBOX_DATABASE_URL, OUTBOX_KAFKA_BOOTSTRAP_SERVERS or OUTBOX_REDIS_URL names is used
     instead of a local one; the database is migrated, and given the table outbox_demo_assignments.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 
 from outbox.demo.ending import Ending
@@ -31,6 +31,7 @@ class Breakage:
         """What is away, and when it comes back (monotonic)."""
         self.outcomes: list[str] = []
         """A sentence for each time."""
+        self._under_way: set[str] = set()
         self._servers = servers
         self._relays = relays
         self._ledgers = ledgers
@@ -43,14 +44,16 @@ class Breakage:
         return (*self._servers, "relay")
 
     async def take_away(self, name: str, seconds: float) -> None:
-        """Take it away, bring it back and wait until all is well again. Nothing if it is away already."""
-        if name in self.away:
+        """Take it away, bring it back and wait until all is well again. Nothing if that is under way."""
+        if name in self._under_way:
             return
+        self._under_way.add(name)
         self.away[name] = monotonic() + seconds
         before = Counter(self._relays.happened)
         try:
             outcome = await (self._relay(seconds) if name == "relay" else self._server(name, seconds))
         finally:
+            self._under_way.remove(name)
             self.away.pop(name, None)
         self._say(outcome)
         self.outcomes.append(f"{outcome}; {_counted(self._relays.happened - before)}")
@@ -66,15 +69,15 @@ class Breakage:
         back_at = monotonic()
         self._say(f"{name} is back")
         took = await self._until(lambda: self._nothing_older(back_at))
-        caught_up = "not all" if took is None else f"after {took:.1f} s more all"
-        return f"{name} was away for {back_at - killed_at:.1f} s, {caught_up} that had waited arrived"
+        caught_up = "not caught up yet" if took is None else f"caught up {took:.1f} s later"
+        return f"{name} was away for {back_at - killed_at:.1f} s, {caught_up}"
 
     async def _relay(self, seconds: float) -> str:
         victim = await self._relays.kill_one()
         self._say(f"{victim.name} is killed; the others take its lanes over when its leases end")
         async with asyncio.TaskGroup() as group:
             group.create_task(self._replace(seconds))
-            took = await self._until(lambda: self._relays.complete)
+            took = await self._until(lambda: self._relays.replaced(victim))
         lanes = "still have no owner" if took is None else f"had new owners after {took:.1f} s"
         return f"{victim.name} was killed, its lanes {lanes}"
 
@@ -84,19 +87,17 @@ class Breakage:
         del self.away["relay"]
         self._say(f"{relay.name} is there in its place")
 
-    async def _until(self, condition: Callable[[], bool]) -> float | None:
+    async def _until(self, condition: Callable[[], Awaitable[bool]]) -> float | None:
         """How many seconds it took; None if it took too long."""
         began = monotonic()
-        while not condition():
+        while not await condition():
             if monotonic() - began > _RECOVERY_SECONDS:
                 return None
             await asyncio.sleep(_LOOK_SECONDS)
         return monotonic() - began
 
-    def _nothing_older(self, moment: float) -> bool:
-        return all(
-            min(ledger.missing.values(), default=moment) >= moment for ledger in self._ledgers.values()
-        )
+    async def _nothing_older(self, moment: float) -> bool:
+        return all((ledger.oldest or moment) >= moment for ledger in self._ledgers.values())
 
 
 def _counted(happened: Counter[tuple[str, str]]) -> str:

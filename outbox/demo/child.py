@@ -24,20 +24,21 @@ Hear = Callable[[str, Mapping[str, Any]], None]
 """Hears the name of a child and what it logged: one line, with the event's name as `event`."""
 
 _START_SECONDS = 30.0
-_LOG = {"OUTBOX_LOG_FORMAT": "json", "OUTBOX_LOG_LEVEL": "info"}
 
 
 class Child:
-    """`outbox ARGUMENTS` with this environment, over that of this process."""
+    """`outbox ARGUMENTS`, with this environment over that of this process; it must log JSON."""
 
     def __init__(
         self, name: str, arguments: list[str], environment: Mapping[str, str], *, ready: str, hear: Hear
     ) -> None:
         self.name = name
+        self.pid: int | None = None
+        """Its process id, once it is ready."""
         self.said: dict[str, Mapping[str, Any]] = {}
         """The last line of each event."""
         self._arguments = arguments
-        self._environment = {**os.environ, **_LOG, **environment}
+        self._environment = {**os.environ, **environment}
         self._ready = ready
         self._hear = hear
         self._guard: Process | None = None
@@ -54,11 +55,6 @@ class Child:
     def last_words(self) -> str:
         """The end of what it said, in one line."""
         return " | ".join(self._last_words) or "it said nothing"
-
-    @property
-    def pid(self) -> int | None:
-        """Its process id."""
-        return next((process.pid for process in self._processes()), None)
 
     async def start(self) -> None:
         """Start it and wait until it is ready. Raises `DevstackError` with its last words if it is not."""
@@ -97,6 +93,7 @@ class Child:
                 while self.running and self._ready not in self.said:
                     self._news.clear()
                     await self._news.wait()
+        self.pid = next((process.pid for process in self._processes()), None)
         if self._ready not in self.said:
             raise DevstackError(f"{self.name} did not start: {self.last_words}")
 

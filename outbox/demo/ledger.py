@@ -34,6 +34,7 @@ class Ledger:
         """Too late to be sent."""
         self.lags: deque[float] = deque(maxlen=_LAGS)
         """Of the last arrivals: seconds from just before the commit."""
+        self._keys: set[str] = set()
         self._waiting: dict[str, dict[UUID, float]] = {}
         self._overtaken: dict[UUID, float] = {}
         self._withdrawn: set[UUID] = set()
@@ -41,7 +42,7 @@ class Ledger:
     @property
     def keys(self) -> int:
         """How many keys there were."""
-        return len(self._waiting)
+        return len(self._keys)
 
     @property
     def waiting(self) -> int:
@@ -49,30 +50,41 @@ class Ledger:
         return self.written - self.arrived - self.expired
 
     @property
+    def oldest(self) -> float | None:
+        """When the oldest of those was entered (monotonic); None if there is none."""
+        first = (next(iter(key.values())) for key in self._waiting.values())
+        return min((*first, *self._overtaken.values()), default=None)
+
+    @property
     def missing(self) -> Mapping[UUID, float]:
-        """Those, and when each was entered (monotonic)."""
+        """Those, and when each was entered."""
         waiting = {message: since for key in self._waiting.values() for message, since in key.items()}
         return waiting | self._overtaken
 
     def enter(self, key: str, message_id: UUID) -> None:
         """It is about to be committed."""
         self.written += 1
+        self._keys.add(key)
         self._waiting.setdefault(key, {})[message_id] = monotonic()
 
     def withdraw(self, key: str, message_id: UUID) -> None:
         """It was rolled back."""
         self.written -= 1
-        self._waiting[key].pop(message_id, None)
+        self._forget(key, message_id)
         self._withdrawn.add(message_id)
 
     def expire(self, message_id: UUID) -> None:
         """It came too late and is not sent; that of others is ignored."""
-        places = (self._overtaken, *self._waiting.values())
-        self.expired += any(place.pop(message_id, None) is not None for place in places)
+        key = next((key for key, waiting in self._waiting.items() if message_id in waiting), None)
+        if key is not None:
+            self._forget(key, message_id)
+            self.expired += 1
+        elif self._overtaken.pop(message_id, None) is not None:
+            self.expired += 1
 
     def knows(self, key: str) -> bool:
         """Whether messages of this key were entered; else it is somebody else's."""
-        return key in self._waiting
+        return key in self._keys
 
     def awaits(self, key: str, message_id: UUID) -> bool:
         """Whether it was entered and has not arrived."""
@@ -80,18 +92,25 @@ class Ledger:
 
     def see(self, key: str, message_id: UUID) -> None:
         """It arrived, with a key that is known."""
-        waiting = self._waiting[key]
+        waiting = self._waiting.get(key, {})
         if message_id in self._withdrawn:
             self.phantoms += 1
         elif message_id in waiting:
             for earlier in list(takewhile(lambda each: each != message_id, waiting)):
-                self._overtaken[earlier] = waiting.pop(earlier)
-            self._count(waiting.pop(message_id))
+                self._overtaken[earlier] = self._forget(key, earlier)
+            self._count(self._forget(key, message_id))
         elif message_id in self._overtaken:
             self.disordered += 1
             self._count(self._overtaken.pop(message_id))
         else:
             self.repeated += 1
+
+    def _forget(self, key: str, message_id: UUID) -> float:
+        waiting = self._waiting[key]
+        since = waiting.pop(message_id)
+        if not waiting:
+            del self._waiting[key]
+        return since
 
     def _count(self, since: float) -> None:
         self.arrived += 1

@@ -48,7 +48,9 @@ async def kafka_listener(settings: KafkaSettings, ledger: Ledger) -> AsyncIterat
                 await _make_topic(options)
                 await _begin(consumer)
         except (KafkaError, OSError, TimeoutError) as error:
-            raise OperatorError(f"Kafka at {settings.bootstrap_servers}: {said(error)}") from error
+            raise OperatorError(
+                f"Kafka: {said(error)}; is OUTBOX_KAFKA_BOOTSTRAP_SERVERS={settings.bootstrap_servers} right?"
+            ) from error
         async with _background(_consume(consumer, ledger)):
             yield
     finally:

@@ -13,15 +13,25 @@ from uuid import UUID
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from outbox.database import connect
 from outbox.demo.child import Child, Hear
 from outbox.demo.ledger import Ledger
-from outbox.errors import DevstackError
+from outbox.errors import DevstackError, OutboxError
+from outbox.operate import status
 from outbox.schema import LANES
+from outbox.settings import Settings
 
 _RELAYS = 2
 _LOOK_SECONDS = 0.25
-_ALWAYS = {"OUTBOX_HTTP_PORT": "0", "OUTBOX_REDIS_STREAM": "true", "OUTBOX_SHUTDOWN_GRACE_SECONDS": "5"}
-
+_ALWAYS = {
+    "OUTBOX_LOG_FORMAT": "json",
+    "OUTBOX_LOG_LEVEL": "info",
+    "OUTBOX_HTTP_PORT": "0",
+    "OUTBOX_SHUTDOWN_GRACE_SECONDS": "5",
+    "OUTBOX_REDIS_STREAM": "true",
+    # What comes all at once after an outage must still be there when the listener reads it.
+    "OUTBOX_REDIS_STREAM_MAX_LENGTH": "10000",
+}
 _COUNTED = {"delivery.retry": "retries", "delivery.parked": "parked", "delivery.expired": "expired"}
 
 QUICK = {
@@ -48,6 +58,11 @@ class Relay:
         """What it is called here."""
         return self.child.name
 
+    @property
+    def id(self) -> UUID:
+        """What it is called in the database."""
+        return UUID(self.child.said["relay.started"]["id"])
+
     async def look(self, client: httpx.AsyncClient) -> None:
         """Read them; without an answer they stay as they are."""
         port = self.child.said["http.listening"]["port"]
@@ -68,10 +83,13 @@ class Relay:
 class Relays:
     """Those that live. `async with` starts them, and ends them in good order."""
 
-    def __init__(self, environment: Mapping[str, str], ledgers: Mapping[str, Ledger], hear: Hear) -> None:
+    def __init__(
+        self, settings: Settings, environment: Mapping[str, str], ledgers: Mapping[str, Ledger], hear: Hear
+    ) -> None:
         self.living: list[Relay] = []
         self.happened: Counter[tuple[str, str]] = Counter()
         """How often what happened, by sink and `retries`, `parked`, `expired` or `breaker openings`."""
+        self._settings = settings
         self._environment = {**environment, **_ALWAYS}
         self._ledgers = ledgers
         self._hear = hear
@@ -82,11 +100,8 @@ class Relays:
             async with asyncio.TaskGroup() as group:
                 for _ in range(_RELAYS):
                     group.create_task(self.start_one())
-        except BaseException as error:
+        except BaseException:
             await self.__aexit__(None, None, None)
-            if isinstance(error, BaseExceptionGroup):
-                # One of them is enough to tell what to do.
-                raise error.exceptions[0] from None
             raise
         return self
 
@@ -114,12 +129,18 @@ class Relays:
         await victim.child.kill()
         return victim
 
-    @property
-    def complete(self) -> bool:
-        """Whether those that live own all the lanes there are."""
-        return all(
-            sum(relay.lanes.get(sink, 0) for relay in self.living) == LANES for sink in ("kafka", "redis")
-        )
+    async def replaced(self, victim: Relay) -> bool:
+        """Whether every lane has an owner again that is not the one that was killed."""
+        try:
+            async with connect(self._settings) as connection:
+                found = await status(connection)
+        except OutboxError:
+            return False
+        lanes: Counter[str] = Counter()
+        for relay in found.relays:
+            if relay.relay_id != victim.id:
+                lanes.update(relay.lanes)
+        return all(lanes[sink] == LANES for sink in self._ledgers)
 
     async def watch(self) -> None:
         """Keep the gauges fresh, for ever. Raises `DevstackError` if a relay ends by itself."""
@@ -135,8 +156,9 @@ class Relays:
                 await asyncio.sleep(_LOOK_SECONDS)
 
     def _take(self, name: str, said: Mapping[str, Any]) -> None:
-        if what := _COUNTED.get(said.get("event", "")):
-            self.happened[said["sink"], what] += 1
-        if said.get("event") == "delivery.expired":
-            self._ledgers[said["sink"]].expire(UUID(said["message_id"]))
+        event, sink = said.get("event", ""), said.get("sink", "")
+        if event in _COUNTED:
+            self.happened[sink, _COUNTED[event]] += 1
+        if event == "delivery.expired" and sink in self._ledgers:
+            self._ledgers[sink].expire(UUID(said["message_id"]))
         self._hear(name, said)

@@ -29,7 +29,6 @@ _RATE_SECONDS = 2.0
 _LATE_SECONDS = 1.0
 _RECENT = 200
 
-
 KEYS = {"k": "kafka", "r": "redis", "p": "postgres", "l": "relay"}
 """What each key takes away."""
 
@@ -56,7 +55,8 @@ class Screen:
     async def run(self, *, keyboard: bool) -> None:
         """Show, for ever; with `keyboard`, what its keys do too."""
         self._keyboard = keyboard
-        if self._story.console.is_terminal:
+        self._measure()
+        if self._story.live:
             with Live(console=self._story.console, auto_refresh=False, transient=True) as live:
                 while True:
                     self._measure()
@@ -68,7 +68,7 @@ class Screen:
             self._story.say(self._line())
 
     def _measure(self) -> None:
-        self._rates["written"].take(max(ledger.written for ledger in self._ledgers.values()))
+        self._rates["written"].take(self._stream.written)
         for sink, ledger in self._ledgers.items():
             self._rates[sink].take(ledger.arrived)
 
@@ -129,7 +129,8 @@ class Screen:
             for name, until in self._breakage.away.items()
         ]
         if trouble := self._stream.trouble:
-            lines.append(Text(f"nothing can be written: {trouble}", style="red"))
+            line = f"nothing can be written: {trouble}"
+            lines.append(Text(line, style="red", no_wrap=True, overflow="ellipsis"))
         return lines
 
     def _line(self) -> str:
@@ -145,18 +146,16 @@ class Screen:
 
     def _lag(self, ledger: Ledger) -> str:
         """The median of what arrived last; while something is late, how late."""
-        oldest = self._oldest(ledger)
-        if oldest > _LATE_SECONDS:
-            return f"{oldest:.1f} s"
+        if self._is_late(ledger):
+            return f"{self._late(ledger):.1f} s"
         recent = list(islice(reversed(ledger.lags), _RECENT))
         return f"{1_000 * median(recent):.0f} ms" if recent else "-"
 
     def _is_late(self, ledger: Ledger) -> bool:
-        return self._oldest(ledger) > _LATE_SECONDS
+        return self._late(ledger) > _LATE_SECONDS
 
-    def _oldest(self, ledger: Ledger) -> float:
-        now = monotonic()
-        return now - min(ledger.missing.values(), default=now)
+    def _late(self, ledger: Ledger) -> float:
+        return 0.0 if ledger.oldest is None else monotonic() - ledger.oldest
 
     def _queued(self, sink: str, state: str, style: str) -> Text:
         """How many deliveries are in that state, as the first relay says that can read the queue."""

@@ -27,18 +27,20 @@ class Story:
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        self.live = console.is_interactive
+        """Whether it is a terminal on which lines can be drawn again."""
         self._began = monotonic()
         self._told_last: dict[tuple[str, Any], str] = {}
 
     def print(self, text: str = "", style: str | None = None) -> None:
         """A line as it is."""
-        self.console.print(Text(text, style or ""), soft_wrap=not self.console.is_terminal)
+        self.console.print(Text(text, style or ""), soft_wrap=not self.live)
 
     def say(self, text: str) -> None:
         """Something happened now: one line, cut where the terminal ends."""
         line = f"{monotonic() - self._began:6.1f} s  {text}"
-        if self.console.is_terminal:
-            self.console.print(Text(line, no_wrap=True, overflow="ellipsis"))
+        if self.live:
+            self.console.print(Text(line), no_wrap=True, overflow="ellipsis")
         else:
             self.print(line)
 
@@ -55,7 +57,7 @@ class Story:
         """Tell how the start goes, within the block: call it with what starts and how far that is."""
         under_way: dict[str, str] = {}
         said_at: dict[str, float] = {}
-        terminal = self.console.is_terminal
+
         status = self.console.status("")
 
         def report(name: str, text: str) -> None:
@@ -63,12 +65,12 @@ class Story:
             if text.startswith("ready"):
                 del under_way[name]
                 self.say(f"{name}: {text}")
-            elif not terminal and monotonic() - said_at.get(name, 0.0) > _QUIET_SECONDS:
+            elif not self.live and monotonic() - said_at.get(name, 0.0) > _QUIET_SECONDS:
                 said_at[name] = monotonic()
                 self.say(f"{name}: {text}")
             status.update(Text("   ".join(f"{each}: {text}" for each, text in under_way.items())))
 
-        if not terminal:
+        if not self.live:
             yield report
             return
         with status:

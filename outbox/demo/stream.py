@@ -89,6 +89,11 @@ class Stream:
         return [teacher.user_id for teacher in self._teachers]
 
     @property
+    def written(self) -> int:
+        """How many messages were committed; each goes to both sinks."""
+        return sum(teacher.assigned for teacher in self._teachers)
+
+    @property
     def committed(self) -> int:
         """How many transactions were committed."""
         return sum(teacher.committed for teacher in self._teachers)
@@ -135,6 +140,7 @@ class _Teacher:
         self.user_id = f"teacher-{name}"
         self.open: list[_Assignment] = []
         """What the transaction under way says."""
+        self.assigned = 0
         self.committed = 0
         self.rolled_back = 0
         self.trouble: str | None = None
@@ -142,7 +148,6 @@ class _Teacher:
         self._interval = interval
         self._settings = settings
         self._ledgers = ledgers
-        self._assigned = 0
         self._next_at = 0.0
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -166,7 +171,7 @@ class _Teacher:
                 self._enter(self.open)
             async with connection.begin():
                 await self._write(connection, self.open)
-            self._assigned += len(self.open)
+            self.assigned += len(self.open)
             self.committed += 1
             self.open, self.trouble = [], None
 
@@ -180,13 +185,13 @@ class _Teacher:
     def _uploads_due(self) -> int:
         """How many uploads the next transaction has, all of one batch."""
         late = min(monotonic() - self._next_at, _LATEST_SECONDS)
-        left = _SLOTS - self._assigned % _SLOTS
+        left = _SLOTS - self.assigned % _SLOTS
         count = min(1 + int(max(0.0, late) / self._interval), left)
         self._next_at = monotonic() - late + count * self._interval
         return count
 
     def _next(self, count: int) -> list[_Assignment]:
-        return [self._assignment(number) for number in range(self._assigned, self._assigned + count)]
+        return [self._assignment(number) for number in range(self.assigned, self.assigned + count)]
 
     def _assignment(self, number: int) -> _Assignment:
         batch, slot = divmod(number, _SLOTS)
