@@ -60,7 +60,7 @@ class Breakage:
 
     async def _server(self, name: str, seconds: float) -> str:
         server = self._servers[name]
-        self._say(f"{name} is killed, and comes back in {seconds:g} s")
+        self._say(f"{name} is killed, and started again in {seconds:g} s")
         killed_at = monotonic()
         await server.kill()
         await self._end.wait(seconds)

@@ -70,8 +70,12 @@ class Ledger:
     def withdraw(self, key: str, message_id: UUID) -> None:
         """It was rolled back."""
         self.written -= 1
-        self._forget(key, message_id)
         self._withdrawn.add(message_id)
+        if self.awaits(key, message_id):
+            self._forget(key, message_id)
+        else:
+            self.arrived -= 1
+            self.phantoms += 1
 
     def expire(self, message_id: UUID) -> None:
         """It came too late and is not sent; that of others is ignored."""

@@ -125,7 +125,7 @@ class Screen:
     def _trouble(self) -> list[Text]:
         now = monotonic()
         lines = [
-            Text(f"{name} is away, {_back(until - now)}", style="bold red")
+            Text(f"{name} is away, {_return(until - now)}", style="bold red")
             for name, until in self._breakage.away.items()
         ]
         if trouble := self._stream.trouble:
@@ -173,8 +173,8 @@ class Screen:
         )
 
 
-def _back(seconds: float) -> str:
-    return f"back in {seconds:.0f} s" if seconds > 0 else "coming back"
+def _return(seconds: float) -> str:
+    return f"to be started in {seconds:.0f} s" if seconds > 0 else "starting"
 
 
 class _Rate:

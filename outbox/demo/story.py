@@ -32,9 +32,9 @@ class Story:
         self._began = monotonic()
         self._told_last: dict[tuple[str, Any], str] = {}
 
-    def print(self, text: str = "", style: str | None = None) -> None:
-        """A line as it is."""
-        self.console.print(Text(text, style or ""), soft_wrap=not self.live)
+    def print(self, text: str = "", style: str = "", *, whole: bool = False) -> None:
+        """A line without a time; broken between words in a terminal, unless it is to be copied as a `whole`."""
+        self.console.print(Text(text, style), soft_wrap=whole or not self.live)
 
     def say(self, text: str) -> None:
         """Something happened now: one line, cut where the terminal ends."""
@@ -57,7 +57,6 @@ class Story:
         """Tell how the start goes, within the block: call it with what starts and how far that is."""
         under_way: dict[str, str] = {}
         said_at: dict[str, float] = {}
-
         status = self.console.status("")
 
         def report(name: str, text: str) -> None:

@@ -165,7 +165,7 @@ class _Teacher:
         while self.open or await self._due(stopping):
             if not self.open:
                 count = self._uploads_due()
-                if (self.committed + 1) % _ROLL_BACK_EVERY == 0:
+                if self.committed % _ROLL_BACK_EVERY == 1:
                     await self._roll_back(connection, self._next(count))
                 self.open = self._next(count)
                 self._enter(self.open)

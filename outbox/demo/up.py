@@ -102,7 +102,7 @@ async def _start(
         )
         report("relays", "ready")
     if postgres := stack.local.get("postgres"):
-        story.print(f"From another terminal: OUTBOX_DATABASE_URL={postgres.url} outbox status")
+        story.print(f"In another terminal: OUTBOX_DATABASE_URL={postgres.url} outbox status", whole=True)
     return _System(stack, ledgers, stream, relays, Breakage(stack.local, relays, ledgers, story.say, end))
 
 
@@ -188,7 +188,7 @@ async def _sum_up(system: _System, options: Options, story: Story, seconds: floa
         for ledger in ledgers
     ]
     for ledger, finding in zip(ledgers, findings, strict=True):
-        story.print(f"{ledger.sink}: {finding.text}", style=None if finding.well else "red")
+        story.print(f"{ledger.sink}: {finding.text}", style="" if finding.well else "red")
     well = all(finding.well for finding in findings)
     if not well:
         story.print("NOT every promise was kept.", style="bold red")

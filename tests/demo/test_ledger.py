@@ -63,6 +63,13 @@ def test_what_was_rolled_back_must_not_arrive(ledger: Ledger) -> None:
     assert (ledger.arrived, ledger.phantoms) == (1, 1)
 
 
+def test_what_arrives_before_it_is_rolled_back_is_a_phantom_too(ledger: Ledger) -> None:
+    (early,) = enter(ledger, "a", 1)
+    ledger.see("a", early)
+    ledger.withdraw("a", early)
+    assert (ledger.written, ledger.arrived, ledger.waiting, ledger.phantoms) == (0, 0, 0, 1)
+
+
 def test_what_expired_is_waited_for_no_longer(ledger: Ledger) -> None:
     first, second = enter(ledger, "a", 2)
     ledger.expire(second)
