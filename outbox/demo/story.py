@@ -33,7 +33,7 @@ class Story:
         self._told_last: dict[tuple[str, Any], str] = {}
 
     def print(self, text: str = "", style: str = "", *, whole: bool = False) -> None:
-        """A line without a time; broken between words in a terminal, unless it is to be copied as a `whole`."""
+        """A line without a time. A terminal breaks it between words, unless it is to be copied `whole`."""
         self.console.print(Text(text, style), soft_wrap=whole or not self.live)
 
     def say(self, text: str) -> None:
