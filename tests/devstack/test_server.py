@@ -127,8 +127,11 @@ async def test_says_why_it_did_not_start() -> None:
 
 
 PARENT = """
-import asyncio, sys
+import asyncio, signal
 from outbox.devstack import {name}
+# A test run in the background has these ignored, and hands that down.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 async def main():
     async with {name}() as server:
         if {paused}:
