@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from contextlib import AsyncExitStack
 
@@ -31,6 +32,7 @@ def relay() -> None:
         )
     _ = chosen.asyncpg_dsn  # A missing database is told before anything starts.
     configure_logging(chosen)
+    collect_less_often()
     try:
         asyncio.run(_run(chosen))
     except TimeoutError:
@@ -38,6 +40,16 @@ def relay() -> None:
             f"Not done within OUTBOX_SHUTDOWN_GRACE_SECONDS={chosen.shutdown_grace_seconds:g}; "
             "what was on its way is sent again by the next relay"
         ) from None
+
+
+def collect_less_often() -> None:
+    """Tell the garbage collector that this process makes many tuples and hardly a cycle.
+
+    By its defaults it looks at every batch several times, for a tenth of the relay's CPU.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
 
 
 async def _run(settings: Settings) -> None:

@@ -12,6 +12,7 @@ from time import monotonic, process_time
 from typing import Any
 
 from outbox import observe
+from outbox.cli.relay import collect_less_often
 from outbox.message import Delivery, Result, Sent
 from outbox.relay import Relay
 from outbox.settings import load
@@ -75,5 +76,6 @@ async def drain(rows: int, acknowledged: str | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    collect_less_often()  # as `outbox relay` does
     for line in sys.stdin:
         print(json.dumps(asyncio.run(drain(**json.loads(line)))), flush=True)
