@@ -17,7 +17,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from outbox.huleedu.consume import Consumer, ConsumerMetrics, ConsumerSettings, Handler, Receiver, engine_of
+from outbox.huleedu.consume import Consumer, ConsumerMetrics, ConsumerSettings, Handler, Receiver
+from outbox.huleedu.database import engine_of
 from outbox.web.listen import listening
 
 _log = structlog.get_logger(__name__)
@@ -89,7 +90,7 @@ def probes(ready: Callable[[], Awaitable[Mapping[str, str]]], registry: Collecto
     return [Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)]
 
 
-async def serve(service: Service) -> None:
+async def serve(service: AbstractAsyncContextManager[object]) -> None:
     """Run it until SIGTERM or SIGINT; a second signal ends the process at once."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

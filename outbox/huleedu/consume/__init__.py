@@ -4,19 +4,15 @@ An event that can never be applied is parked in a table with the reason; what a 
 """
 
 from outbox.huleedu.consume.consumer import Consumer
-from outbox.huleedu.consume.database import DATABASE_ERRORS, engine_of, said
 from outbox.huleedu.consume.metrics import ConsumerMetrics
 from outbox.huleedu.consume.receiver import Handler, Receiver, Unacceptable
 from outbox.huleedu.consume.settings import ConsumerSettings
 
 __all__ = [
-    "DATABASE_ERRORS",
     "Consumer",
     "ConsumerMetrics",
     "ConsumerSettings",
     "Handler",
     "Receiver",
     "Unacceptable",
-    "engine_of",
-    "said",
 ]

@@ -22,10 +22,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox import prune_inbox
 from outbox.errors import SettingsError
-from outbox.huleedu.consume.database import DATABASE_ERRORS, said
 from outbox.huleedu.consume.metrics import ConsumerMetrics
 from outbox.huleedu.consume.receiver import Receiver, Record
 from outbox.huleedu.consume.settings import ConsumerSettings
+from outbox.huleedu.database import DATABASE_ERRORS, said
 from outbox.logs import Throttle
 from outbox.retry import Backoff
 

@@ -5,20 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, model_validator
 
-from outbox.huleedu.settings import ServiceSettings
-from outbox.settings import Settings
+from outbox.huleedu.database import DatabaseSettings
 from outbox.settings.model import Seconds
 
 
-class ConsumerSettings(ServiceSettings):
+class ConsumerSettings(DatabaseSettings):
     """Where events come from, where they go, and how patient it is."""
-
-    database_url: SecretStr
-    """`postgresql://user:password@host:port/database`, where the outbox's tables are too."""
-    database_connections: int = Field(10, ge=1)
-    """Connections to it, at the most."""
 
     kafka_bootstrap_servers: str = Field(min_length=1)
     """`host:port`, several separated by commas."""
@@ -41,20 +35,6 @@ class ConsumerSettings(ServiceSettings):
     """The longest time between two tries of an event that cannot be applied yet."""
     inbox_retention: Seconds = 14 * 86_400.0
     """How long it is remembered which events were applied; longer than Kafka keeps them."""
-
-    host: str = "127.0.0.1"
-    """The address to serve HTTP on."""
-    port: int = Field(0, ge=0, le=65_535)
-    """Its port; 0 takes a free one."""
-
-    @field_validator("database_url")
-    @classmethod
-    def _is_postgres(cls, value: SecretStr) -> SecretStr:
-        try:
-            Settings(database_url=value)
-        except ValidationError as error:
-            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
-        return value
 
     @model_validator(mode="after")
     def _can_log_in(self) -> Self:

@@ -28,6 +28,7 @@ from outbox.huleedu.events import (
     channel_of,
     envelope_of,
 )
+from outbox.huleedu.messages import kafka_message
 from outbox.huleedu.schema import els_batches
 from outbox.huleedu.tracing import trace
 
@@ -88,7 +89,6 @@ def event_message(
     topic: str, event_data: Event, correlation_id: UUID, written_at: datetime, message_id: UUID
 ) -> Message:
     """An event for Kafka, in its envelope. What is said of a batch keeps its order."""
-    context = trace()
     envelope = envelope_of(type(event_data))(
         event_id=message_id,
         event_type=topic,
@@ -96,23 +96,9 @@ def event_message(
         source_service=SOURCE_SERVICE,
         correlation_id=correlation_id,
         data=event_data,
-        metadata=context or None,
+        metadata=trace() or None,
     )
-    return Message(
-        type=topic,
-        sink="kafka",
-        destination=topic,
-        key=event_data.batch_id,
-        payload=envelope,
-        headers={
-            "correlation_id": str(correlation_id),
-            "schema_version": str(envelope.schema_version),
-            "source_service": SOURCE_SERVICE,
-            "occurred_at": envelope.event_timestamp.isoformat().replace("+00:00", "Z"),
-            **context,
-        },
-        message_id=message_id,
-    )
+    return kafka_message(event_data.batch_id, envelope)
 
 
 def notification(

@@ -14,7 +14,7 @@ from fastapi.security import APIKeyHeader
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.exceptions import HTTPException
 
-from outbox.huleedu.consume import DATABASE_ERRORS, said
+from outbox.huleedu.database import DATABASE_ERRORS, said
 from outbox.huleedu.ras.answer import BatchStatus, Problem
 from outbox.huleedu.ras.callers import Callers, correlation_id_of
 from outbox.huleedu.ras.metrics import REQUESTS, SECONDS

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
-from outbox.huleedu.consume import DATABASE_ERRORS, said
+from outbox.huleedu.database import DATABASE_ERRORS, said
 from outbox.huleedu.ras.api import application
 from outbox.huleedu.ras.metrics import CONSUMER, REGISTRY
 from outbox.huleedu.ras.record import HANDLERS

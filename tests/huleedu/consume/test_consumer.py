@@ -24,8 +24,8 @@ from outbox.huleedu.consume import (
     Receiver,
     Unacceptable,
     consumer,
-    engine_of,
 )
+from outbox.huleedu.database import engine_of
 from outbox.huleedu.events import EventEnvelope
 from outbox.huleedu.events.fields import Id, Model
 from tests.support.huleedu import event

@@ -10,7 +10,8 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from outbox.huleedu.consume import Receiver, engine_of
+from outbox.huleedu.consume import Receiver
+from outbox.huleedu.database import engine_of
 from outbox.huleedu.ras import RasSettings
 from outbox.huleedu.ras.api import application
 from outbox.huleedu.ras.metrics import CONSUMER

@@ -1,12 +1,13 @@
-"""A service's connections to its database."""
+"""A service's connections to its database, and the settings for them."""
 
 from __future__ import annotations
 
 import asyncpg
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from outbox.huleedu.consume.settings import ConsumerSettings
+from outbox.huleedu.settings import ServiceSettings
 from outbox.settings import Settings
 
 _CONNECT_SECONDS = 10.0
@@ -16,7 +17,30 @@ DATABASE_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceErro
 """What comes of a database that is away or refuses; SQLAlchemy does not wrap all of it."""
 
 
-def engine_of(settings: ConsumerSettings) -> AsyncEngine:
+class DatabaseSettings(ServiceSettings):
+    """Those of a service that has a database, and is asked over HTTP."""
+
+    database_url: SecretStr
+    """`postgresql://user:password@host:port/database`, where the outbox's tables are too."""
+    database_connections: int = Field(10, ge=1)
+    """Connections to it, at the most."""
+
+    host: str = "127.0.0.1"
+    """The address to serve HTTP on."""
+    port: int = Field(0, ge=0, le=65_535)
+    """Its port; 0 takes a free one."""
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgres(cls, value: SecretStr) -> SecretStr:
+        try:
+            Settings(database_url=value)
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+        return value
+
+
+def engine_of(settings: DatabaseSettings) -> AsyncEngine:
     """A pool of connections; nothing is connected yet."""
     dsn = Settings(database_url=settings.database_url).asyncpg_dsn
 

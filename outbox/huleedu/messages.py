@@ -1,0 +1,28 @@
+"""An event as a message of the outbox: what HuleEdu's services have in common when they say something."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from outbox import Message
+from outbox.huleedu.events import EventEnvelope
+from outbox.huleedu.tracing import trace
+
+
+def kafka_message(key: str, envelope: EventEnvelope[Any]) -> Message:
+    """An event for Kafka. What is said under one key keeps its order."""
+    return Message(
+        type=envelope.event_type,
+        sink="kafka",
+        destination=envelope.event_type,
+        key=key,
+        payload=envelope,
+        headers={
+            "correlation_id": str(envelope.correlation_id),
+            "schema_version": str(envelope.schema_version),
+            "source_service": envelope.source_service,
+            "occurred_at": envelope.event_timestamp.isoformat().replace("+00:00", "Z"),
+            **trace(),
+        },
+        message_id=envelope.event_id,
+    )
