@@ -60,6 +60,7 @@ async def test_relays_that_fail_and_come_and_go_lose_nothing_and_keep_order(
                 relays.append(await relay_process(environment))
             case 3:
                 leaver = relays.pop(random.randrange(len(relays)))
+                await leaver.event("lanes.taken")
                 leaver.terminate()
                 assert await leaver.exited() == 0
     await emptied(connection, deadline=60.0)
