@@ -162,10 +162,19 @@ class ByHand:
     @classmethod
     @asynccontextmanager
     async def made(
-        cls, environment: Mapping[str, str], *, serving: Collection[str] | None = None
+        cls,
+        environment: Mapping[str, str],
+        *,
+        serving: Collection[str] | None = None,
+        lease_seconds: float = 60.0,
     ) -> AsyncIterator[ByHand]:
-        """One that has joined, serves these sinks or all, and owns nothing yet."""
-        settings = settings_of({**environment, "OUTBOX_PUMPS": "1"})
+        """One that has joined, serves these sinks or all, and owns nothing yet.
+
+        Its leases outlast a test that is slow between two heartbeats.
+        """
+        settings = settings_of(
+            {**environment, "OUTBOX_PUMPS": "1", "OUTBOX_LEASE_SECONDS": str(lease_seconds)}
+        )
         relay = Relay(settings)
         async with AsyncExitStack() as stack:
             connection = await stack.enter_async_context(connect(settings, "by hand"))

@@ -235,14 +235,22 @@ async def test_what_is_too_late_and_may_have_arrived_is_not_sent_in_haste(
 async def test_a_scheduled_delivery_waits_for_its_time_and_holds_nobody(
     by_hand: ByHand, connection: asyncpg.Connection, gate: Gate
 ) -> None:
-    (scheduled,) = await write(connection, ["a"], available_in=0.5)
+    (scheduled,) = await write(connection, ["a"], available_in=3600)
     ids = await write(connection, ["a"] * 2)
     assert (await state(connection, scheduled))["state"] == "scheduled"
     for _ in range(3):
         await by_hand.turn()
     assert gate.arrived == ids
-    await delivered(by_hand, connection)
+    await make_due(connection)
+    await by_hand.turn()
     assert gate.arrived == [*ids, scheduled]
+
+
+async def test_a_scheduled_delivery_is_sent_when_its_time_has_come(
+    by_hand: ByHand, connection: asyncpg.Connection
+) -> None:
+    await write(connection, ["a"], available_in=0.3)
+    await delivered(by_hand, connection)
     assert await connection.fetchval(
         "SELECT bool_and(r.settled_at >= o.available_at) FROM outbox o JOIN outbox_receipts r USING (id)"
         " WHERE o.available_at IS NOT NULL"

@@ -52,7 +52,7 @@ async def test_a_send_that_hangs_ends_with_the_lease(
     environment: dict[str, str], connection: asyncpg.Connection
 ) -> None:
     (id_,) = await write(connection, ["odd"])
-    async with ByHand.made(odd(environment, Slow) | {"OUTBOX_LEASE_SECONDS": "1.5"}) as relay:
+    async with ByHand.made(odd(environment, Slow), lease_seconds=1.5) as relay:
         await relay.beat()
         turn = asyncio.create_task(relay.turn())
         while not turn.done():
