@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -34,10 +33,10 @@ async def database(every_postgres: Cluster) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def open_transaction(url: str, **options: Any) -> AsyncIterator[asyncpg.Connection]:
+async def open_transaction(url: str, *, keeps_snapshot: bool = False) -> AsyncIterator[asyncpg.Connection]:
     """A session in a transaction, which the test commits or which is rolled back."""
     async with sql.connection(url) as session:
-        await session.execute("BEGIN" if not options else "BEGIN ISOLATION LEVEL REPEATABLE READ")
+        await session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ" if keeps_snapshot else "BEGIN")
         yield session
 
 
@@ -97,7 +96,7 @@ async def test_a_reader_does_not_hold_the_floor_and_a_writer_does(
 ) -> None:
     (first,) = await write(connection, ["a"])
     lane = by_hand.lane(await lane_of(connection, first))
-    async with open_transaction(database, reads=True) as reader:
+    async with open_transaction(database, keeps_snapshot=True) as reader:
         await reader.fetchval("SELECT count(*) FROM outbox")
         for _ in range(3):
             await by_hand.turn()
@@ -136,9 +135,16 @@ async def copy_one(session: asyncpg.Connection, key: str) -> None:
     await session.copy_records_to_table("outbox", records=[row], columns=COLUMNS)
 
 
-@pytest.mark.parametrize("snapshot", [False, True], ids=["alone", "beside a reader's snapshot"])
+BESIDE = {
+    "nobody": "SELECT 1",
+    "a reader's snapshot": "SELECT count(*) FROM outbox",
+    "an older writer": "SELECT pg_current_xact_id()",
+}
+
+
+@pytest.mark.parametrize("beside", BESIDE)
 async def test_writers_that_take_turns_keep_their_order(
-    environment: dict[str, str], connection: asyncpg.Connection, database: str, gate: Gate, *, snapshot: bool
+    environment: dict[str, str], connection: asyncpg.Connection, database: str, gate: Gate, beside: str
 ) -> None:
     keys = await keys_of_one_lane(connection, 8)
 
@@ -151,9 +157,8 @@ async def test_writers_that_take_turns_keep_their_order(
                     # The others commit meanwhile.
                     await session.execute("SELECT pg_sleep(random() * 0.004)")
 
-    async with open_transaction(database, reads=True) as reader:
-        if snapshot:
-            await reader.fetchval("SELECT count(*) FROM outbox")
+    async with open_transaction(database, keeps_snapshot=True) as other:
+        await other.execute(BESIDE[beside])
         async with Relay(settings_of(environment)):
             await asyncio.gather(*(write_in_turn(number, key) for number, key in enumerate(keys)))
             await emptied(connection)
