@@ -29,6 +29,7 @@ COMMANDS = {
         "outbox.cli.huleedu:gateway",
         "HuleEdu: bring what is published for a user to their browsers.",
     ),
+    "page": ("outbox.cli.huleedu:page", "HuleEdu: the page on which teachers upload essays, and its server."),
 }
 """Where each command is, and its line in the help."""
 

@@ -1,4 +1,4 @@
-"""`outbox els`, `outbox ras`, `outbox gateway`: HuleEdu's services, each a process of its own."""
+"""`outbox els`, `ras`, `gateway`, `page`: HuleEdu's services, each a process of its own."""
 
 from __future__ import annotations
 
@@ -41,6 +41,17 @@ def gateway() -> None:
     """
     service = _service("gateway")
     service.main(service.GatewaySettings.load())
+
+
+@click.command()
+def page() -> None:
+    """HuleEdu's upload page and its server, which asks RAS for the browser.
+
+    Settings are PAGE_… variables: PAGE_DATABASE_URL, PAGE_GATEWAY_URL, PAGE_RAS_URL, PAGE_RAS_API_KEY and
+    PAGE_JWT_SECRET at least. Anybody may be one of its demo users. SIGTERM: end with 0.
+    """
+    service = _service("page")
+    service.main(service.PageSettings.load())
 
 
 def _service(name: str) -> Any:

@@ -1,6 +1,6 @@
-"""The tables of ELS and RAS, and of input that neither could use. Alembic compares this with the database.
+"""The tables of ELS, RAS and the page, and of unusable input. Alembic compares this with the database.
 
-They live beside the outbox's tables, whose inbox both use, and ELS its outbox. Ids are others' and so text.
+They live beside the outbox's tables, which all of them use. Ids are others' and so text.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ metadata = MetaData(
         "fk": "%(table_name)s_%(column_0_name)s_fkey",
         "uq": "%(table_name)s_%(column_0_N_name)s_key",
         "ck": "%(table_name)s_%(constraint_name)s",
+        "ix": "%(table_name)s_%(column_0_N_name)s",
     }
 )
 
@@ -156,6 +157,41 @@ ras_assessments = _said_of_essay(
     Column("score", Double, comment="Its Bradley-Terry score.", nullable=True),
     _id("assignment_id", "The assignment that its batch was assessed for.", nullable=True),
     comment="What assessment results say of each essay, anchors left out.",
+)
+
+page_batches = Table(
+    "page_batches",
+    metadata,
+    _id("batch_id", "The batch.", primary_key=True),
+    _id("user_id", "Whose it is.", nullable=False, index=True),
+    Column("title", Text, comment="What its teacher calls it.", nullable=True),
+    Column("course_code", Text, comment="The course it is for.", nullable=True),
+    Column("slots", Integer, comment="How many essays it is for.", nullable=False),
+    _moment("created_at", "When it was created.", nullable=False, server_default=_NOW),
+    CheckConstraint("slots > 0", name="has_slots"),
+    comment="Batches that were created on the page.",
+)
+
+page_files = Table(
+    "page_files",
+    metadata,
+    Column("file_upload_id", UUID(as_uuid=True), comment="The browser's id of the upload.", primary_key=True),
+    Column(
+        "batch_id",
+        Text,
+        ForeignKey(page_batches.c.batch_id),
+        comment="The batch.",
+        nullable=False,
+        index=True,
+    ),
+    Column("name", Text, comment="What the file is called; null: nothing.", nullable=True),
+    Column("content", LargeBinary, comment="The file, as it came.", nullable=False),
+    Column("md5", Text, comment="Of the content, hexadecimal.", nullable=False),
+    Column("text", Text, comment="The text in it.", nullable=False),
+    Column("message_id", UUID(as_uuid=True), comment="The message that tells of it.", nullable=False),
+    Column("correlation_id", UUID(as_uuid=True), comment="Of all that follows from it.", nullable=False),
+    _moment("uploaded_at", "When it was stored.", nullable=False, server_default=_NOW),
+    comment="Files that were uploaded on the page.",
 )
 
 parked_input = Table(

@@ -1,0 +1,177 @@
+"""The page's server over HTTP: the page itself, and what it asks. Errors are JSON, `{"error": "…"}`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files as resources
+from typing import Any, Final
+from uuid import UUID
+
+import httpx
+import structlog
+from pydantic import BaseModel
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from outbox.huleedu.database import DATABASE_ERRORS, said
+from outbox.huleedu.page.batches import Batches, NewBatch
+from outbox.huleedu.page.bodies import body_of, json_of
+from outbox.huleedu.page.files import Files, Upload
+from outbox.huleedu.page.metrics import REGISTRY
+from outbox.huleedu.page.settings import PageSettings
+from outbox.huleedu.page.shell import Shell
+from outbox.huleedu.page.status import status_of
+from outbox.huleedu.page.tokens import Tokens
+from outbox.huleedu.page.way import way_of
+from outbox.huleedu.service import probes
+from outbox.settings import loaded
+
+_log = structlog.get_logger(__name__)
+
+_HULEEDU: Final = resources("outbox.huleedu")
+
+
+class Login(BaseModel):
+    """Whom somebody wants to be."""
+
+    user: str
+
+
+def application(settings: PageSettings, engine: AsyncEngine, ras: httpx.AsyncClient) -> ASGIApp:
+    """All of it; `ras` is a client that may ask RAS."""
+    api = Api(settings, engine, ras)
+    routes = [
+        *probes(api.trouble, REGISTRY),
+        Route("/v1/page", api.page),
+        Route("/v1/demo/login", api.login, methods=["POST"]),
+        Route("/v1/batches", api.batches),
+        Route("/v1/batches", api.create_batch, methods=["POST"]),
+        Route("/v1/batches/{batch_id}/files", api.files),
+        Route("/v1/batches/{batch_id}/files", api.upload, methods=["POST"]),
+        Route("/v1/batches/{batch_id}/status", api.status),
+        Route("/v1/uploads/{file_upload_id:uuid}/way", api.way),
+        Mount("/client", StaticFiles(directory=str(_HULEEDU / "client" / "dist"))),
+        Mount("/", StaticFiles(directory=str(_HULEEDU / "page" / "static"), html=True)),
+    ]
+    handlers: dict[Any, Any] = dict.fromkeys(DATABASE_ERRORS, _unavailable)
+    handlers |= {HTTPException: _problem, ClientDisconnect: _gone, Exception: _failed}
+    return Shell(Starlette(routes=routes, exception_handlers=handlers), settings.gateway_url)
+
+
+class Api:
+    """What the page asks. All but the first two for the user whom the token names."""
+
+    def __init__(self, settings: PageSettings, engine: AsyncEngine, ras: httpx.AsyncClient) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._ras = ras
+        self._tokens = Tokens(settings)
+        self._batches = Batches(settings, engine)
+        self._files = Files(settings, engine)
+
+    async def page(self, _: Request) -> Response:
+        """What the page has to know of this server."""
+        settings = self._settings
+        return JSONResponse(
+            {
+                "gateway_url": settings.gateway_url,
+                "users": settings.demo_users,
+                "limits": {
+                    "slots": settings.slots,
+                    "file_bytes": settings.file_bytes,
+                    "file_name_characters": settings.file_name_characters,
+                },
+            }
+        )
+
+    async def login(self, request: Request) -> Response:
+        """A token for a demo user."""
+        user = (await json_of(request, Login, self._settings.upload_seconds)).user
+        if user not in self._settings.demo_users:
+            raise HTTPException(403, f"Be one of {', '.join(self._settings.demo_users)}")
+        return JSONResponse({"user": user, "token": self._tokens.issue(user)})
+
+    async def batches(self, request: Request) -> Response:
+        """The user's batches."""
+        return JSONResponse({"batches": await self._batches.of(self._tokens.user_of(request))})
+
+    async def create_batch(self, request: Request) -> Response:
+        """One more."""
+        user = self._tokens.user_of(request)
+        new = await json_of(request, NewBatch, self._settings.upload_seconds)
+        return JSONResponse(await self._batches.create(user, new, request.state.correlation_id), 201)
+
+    async def files(self, request: Request) -> Response:
+        """The files of a batch."""
+        user = self._tokens.user_of(request)
+        return JSONResponse({"files": await self._files.of(user, _batch_id(request))})
+
+    async def upload(self, request: Request) -> Response:
+        """One more: the body is the file, `?name=` its name, `upload_id=` the browser's UUID for it."""
+        settings, user = self._settings, self._tokens.user_of(request)
+        name = request.query_params.get("name", "").replace("\0", "").strip()
+        if len(name) > settings.file_name_characters:
+            raise HTTPException(422, f"name: at most {settings.file_name_characters} characters")
+        upload_id = _uuid(request.query_params.get("upload_id", ""))
+        content = await body_of(request, settings.file_bytes, settings.upload_seconds)
+        upload = Upload(upload_id, name or None, content, request.state.correlation_id)
+        stored, new = await self._files.store(user, _batch_id(request), upload)
+        return JSONResponse(stored, 201 if new else 200)
+
+    async def status(self, request: Request) -> Response:
+        """What RAS tells of a batch."""
+        user = self._tokens.user_of(request)
+        correlation_id = str(request.state.correlation_id)
+        return JSONResponse(await status_of(self._ras, user, _batch_id(request), correlation_id))
+
+    async def way(self, request: Request) -> Response:
+        """The way of an upload through the system."""
+        user = self._tokens.user_of(request)
+        return JSONResponse(await way_of(self._engine, loaded(), user, request.path_params["file_upload_id"]))
+
+    async def trouble(self) -> Mapping[str, str]:
+        """What is in its way: the database. Without RAS or the gateway it still takes files."""
+        try:
+            async with self._engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+        except DATABASE_ERRORS as error:
+            return {"database": said(error)}
+        return {}
+
+
+def _batch_id(request: Request) -> str:
+    batch_id: str = request.path_params["batch_id"]
+    if "\0" in batch_id:
+        raise HTTPException(404, "Batch not found")
+    return batch_id
+
+
+def _uuid(given: str) -> UUID:
+    try:
+        return UUID(given)
+    except ValueError:
+        raise HTTPException(422, "upload_id: must be a UUID") from None
+
+
+async def _problem(_: Request, error: HTTPException) -> Response:
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _unavailable(_: Request, error: Exception) -> Response:
+    _log.warning("page.unavailable", reason=said(error))
+    return JSONResponse({"error": "The database does not answer, try again"}, 503, {"Retry-After": "1"})
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=400)  # Nobody reads it.
+
+
+async def _failed(_: Request, __: Exception) -> Response:
+    return JSONResponse({"error": "Internal error"}, 500)

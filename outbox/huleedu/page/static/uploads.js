@@ -1,0 +1,130 @@
+/** Files on their way to the server: a few at a time, again when the server is away for a moment. */
+
+import { ApiError } from "./api.js";
+import { now } from "./clock.js";
+import { size } from "./format.js";
+
+/**
+ * A file of the batch.
+ *
+ * `waiting` → `sending` → `stored` → `assigned`, or `excess` where no slot was left; or `failed`.
+ *
+ * @typedef {object} Essay
+ * @property {string} id the upload's id, made here
+ * @property {string} name
+ * @property {number | null} bytes null where only its slot is known
+ * @property {"waiting" | "sending" | "stored" | "assigned" | "excess" | "failed"} state
+ * @property {string | undefined} [trouble] why it failed, or why it still waits
+ * @property {boolean} [hopeless] whether trying again would not help
+ * @property {number} [slot] from zero
+ * @property {"told" | "asked"} [heard] how this page learnt of its slot while it looked
+ * @property {number} [beganAt] when it was sent, by this browser's clock
+ * @property {number} [heardAt] when this browser heard of its slot
+ * @property {File} [file] what is to be sent
+ */
+
+const AT_ONCE = 4;
+const TRIES = 6;
+const WAIT_MS = 500;
+
+export class Uploads {
+  /** @type {Essay[]} */
+  #waiting = [];
+  #sending = 0;
+  #ended = false;
+  #api;
+  #batchId;
+  #limits;
+  #changed;
+
+  /**
+   * @param {import("./api.js").Api} api
+   * @param {string} batchId
+   * @param {{file_bytes: number, file_name_characters: number}} limits
+   * @param {(essay: Essay) => void} changed called whenever one has another state
+   */
+  constructor(api, batchId, limits, changed) {
+    this.#api = api;
+    this.#batchId = batchId;
+    this.#limits = limits;
+    this.#changed = changed;
+  }
+
+  /** @param {Iterable<File>} files */
+  add(files) {
+    for (const file of files) {
+      /** @type {Essay} */
+      const essay = { id: crypto.randomUUID(), name: file.name, bytes: file.size, state: "waiting", file };
+      const trouble = this.#refusal(file);
+      if (trouble) Object.assign(essay, { state: "failed", trouble, hopeless: true });
+      else this.#waiting.push(essay);
+      this.#changed(essay);
+    }
+    this.#go();
+  }
+
+  /** @param {Essay} essay one that failed */
+  again(essay) {
+    this.#tell(essay, { state: "waiting", trouble: undefined });
+    this.#waiting.push(essay);
+    this.#go();
+  }
+
+  /** What is not on its way yet stays here. */
+  end() {
+    this.#ended = true;
+  }
+
+  /** @param {File} file */
+  #refusal(file) {
+    const { file_bytes: bytes, file_name_characters: characters } = this.#limits;
+    if (file.size > bytes) return `It is larger than ${size(bytes)}`;
+    if (file.size === 0) return "There is nothing in it";
+    if (file.name.length > characters) return `Its name is longer than ${characters} characters`;
+    return "";
+  }
+
+  #go() {
+    while (this.#sending < AT_ONCE && !this.#ended) {
+      const essay = this.#waiting.shift();
+      if (!essay) return;
+      this.#sending += 1;
+      void this.#send(essay).finally(() => {
+        this.#sending -= 1;
+        this.#go();
+      });
+    }
+  }
+
+  /** @param {Essay} essay */
+  async #send(essay) {
+    for (let attempt = 1; !this.#ended; attempt += 1) {
+      this.#tell(essay, { state: "sending", beganAt: now() });
+      try {
+        await this.#api.upload(this.#batchId, essay.id, /** @type {File} */ (essay.file));
+        // It may have its slot already: the answer is one way, the notification another.
+        if (essay.state === "sending") this.#tell(essay, { state: "stored", trouble: undefined });
+        return;
+      } catch (error) {
+        if (essay.state !== "sending") return;
+        const passes = error instanceof ApiError && error.passes;
+        const trouble = error instanceof Error ? error.message : String(error);
+        if (!passes || attempt === TRIES) {
+          this.#tell(essay, { state: "failed", trouble, hopeless: !passes });
+          return;
+        }
+        this.#tell(essay, { trouble });
+        await new Promise((resolve) => setTimeout(resolve, WAIT_MS * 2 ** attempt * Math.random()));
+      }
+    }
+  }
+
+  /**
+   * @param {Essay} essay
+   * @param {Partial<Essay>} change
+   */
+  #tell(essay, change) {
+    Object.assign(essay, change);
+    this.#changed(essay);
+  }
+}

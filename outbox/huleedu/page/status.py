@@ -1,0 +1,51 @@
+"""The browser's way to RAS: the internal key stays here, and each user sees only their own batches."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import structlog
+from starlette.exceptions import HTTPException
+
+from outbox.huleedu.page.settings import PageSettings
+
+_log = structlog.get_logger(__name__)
+
+
+def ras_client(settings: PageSettings) -> httpx.AsyncClient:
+    """Asks RAS as this service."""
+    return httpx.AsyncClient(
+        base_url=settings.ras_url,
+        headers={
+            "X-Internal-API-Key": settings.ras_api_key.get_secret_value(),
+            "X-Service-ID": settings.ras_service_id,
+        },
+        timeout=settings.ras_timeout_seconds,
+    )
+
+
+async def status_of(ras: httpx.AsyncClient, user: str, batch_id: str, correlation_id: str) -> dict[str, Any]:
+    """RAS's answer without `user_id`. Raises a 404, a 403 for another's batch, a 503 while RAS is away."""
+    try:
+        answer = await ras.get(
+            f"/internal/v1/batches/{quote(batch_id, safe='')}/status",
+            headers={"X-Correlation-ID": correlation_id},
+        )
+    except httpx.HTTPError as error:
+        _log.warning("page.ras_away", reason=f"{type(error).__name__}: {error}")
+        raise _away() from None
+    if answer.status_code == httpx.codes.NOT_FOUND:
+        raise HTTPException(404, "Batch not found")
+    if answer.status_code != httpx.codes.OK:
+        _log.error("page.ras_refused", status=answer.status_code)
+        raise _away()
+    status: dict[str, Any] = answer.json()
+    if status.pop("user_id", None) != user:
+        raise HTTPException(403, "It is not your batch")
+    return status
+
+
+def _away() -> HTTPException:
+    return HTTPException(503, "The results service does not answer, try again", {"Retry-After": "1"})
