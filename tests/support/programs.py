@@ -10,6 +10,8 @@ import shutil
 import subprocess
 
 DEBIAN_PACKAGES = {
+    "chromedriver": "chromium-driver",
+    "chromium": "chromium",
     "pgbouncer": "pgbouncer",
 }
 """Program → the Debian package that has it."""

@@ -34,6 +34,8 @@ POSTGRES_SETTINGS = {
     "full_page_writes": "off",
     "max_connections": "300",
     "max_prepared_transactions": "20",
+    # The page tells when each transaction of an upload's way committed.
+    "track_commit_timestamp": "on",
 }
 KAFKA_PROPERTIES = {
     "auto.create.topics.enable": "false",

@@ -160,8 +160,10 @@ def _uuid(given: str) -> UUID:
         raise HTTPException(422, "upload_id: must be a UUID") from None
 
 
-async def _problem(_: Request, error: HTTPException) -> Response:
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+async def _problem(request: Request, error: HTTPException) -> Response:
+    # The rest of what is being sent is not read, however much that is.
+    closing = {"Connection": "close"} if request.method == "POST" else {}
+    return JSONResponse({"error": error.detail}, error.status_code, {**(error.headers or {}), **closing})
 
 
 async def _unavailable(_: Request, error: Exception) -> Response:

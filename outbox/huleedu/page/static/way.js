@@ -272,7 +272,7 @@ function axis(length) {
 /** @param {number} value the next of 1, 2 and 5 times a power of ten */
 function nice(value) {
   const power = 10 ** Math.floor(Math.log10(value));
-  return power * /** @type {number} */ (([1, 2, 5, 10].find((times) => power * times >= value)) ?? 10);
+  return power * /** @type {number} */ ([1, 2, 5, 10].find((times) => power * times >= value) ?? 10);
 }
 
 /**

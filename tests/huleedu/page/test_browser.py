@@ -1,0 +1,194 @@
+"""What a teacher sees and does, in a real browser on real servers. The pictures are in `artefacts/page`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from tests.huleedu.page.conftest import HuleEdu, OpenWindow
+from tests.support.browser import PHONE, Browser
+
+PICTURES = Path(__file__).parents[3] / "artefacts" / "page"
+
+DROP = """
+const data = new DataTransfer();
+data.items.add(new File(["An essay that was dropped."], arguments[0], { type: "text/plain" }));
+for (const kind of ["dragenter", "dragover", "drop"]) {
+  const event = new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer: data });
+  document.getElementById("drop").dispatchEvent(event);
+}
+"""
+NAMELESS = """
+return [...document.querySelectorAll("button, input, select, summary, a")]
+  .filter((each) => each.checkVisibility())
+  .filter((each) => !(each.innerText || each.labels?.[0]?.innerText || each.ariaLabel))
+  .map((each) => each.outerHTML);
+"""
+OVERFLOW = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+def essays(folder: Path, *names: str) -> list[Path]:
+    """Files with these names."""
+    folder.mkdir(exist_ok=True)
+    paths = [folder / name for name in names]
+    for number, path in enumerate(paths, 1):
+        path.write_text("It was a bright cold day in April. " * 100 * number)
+    return paths
+
+
+async def create(window: Browser, slots: int, title: str = "", course: str = "") -> None:
+    await window.fill("#slots", str(slots))
+    await window.type("[name=title]", title)
+    await window.type("[name=course_code]", course)
+    await window.click("#create button")
+    await window.shows("#count", f"0 of {slots} filled")
+
+
+async def complaints(window: Browser) -> list[str]:
+    """What the browser complains of, but for RAS not knowing a batch yet."""
+    return [line for line in await window.log() if "404" not in line]
+
+
+async def test_three_files_fill_three_slots(open_window: OpenWindow, tmp_path: Path) -> None:
+    window = await open_window("astrid")
+    await create(window, 5, "Argumentative essays", "ENG5")
+    names = {"Alva Nilsson.txt", "Björn Ek, draft “2”.txt", "essay 3.txt"}
+    await window.choose(*essays(tmp_path, *names))
+    await window.shows("#count", "3 of 5 filled")
+    slots = await window.texts("#slot-list li")
+    assert {slot.split("\n")[-1] for slot in slots[:3]} == names
+    assert all("free" in slot for slot in slots[3:])
+    for file in await window.texts("#file-list li"):
+        assert "Slot" in file
+        assert "after" in file
+    await window.shows("#notices", "assigned to essay slot")
+    await window.shows("#ras-body", "The same story as the slots: 3 of 5 essays assigned")
+    way = await window.shows("#way-body", "This browser heard of it", "Redis has the notification")
+    steps = ("The file was stored", "Kafka has the upload", "ELS assigned slot", "Kafka has the assignment")
+    assert all(step in way for step in steps)
+    assert "from ELS's commit to this browser" in way
+    assert await complaints(window) == []
+    await window.picture(PICTURES / "laptop-light.png")
+    await window.look(dark=True)
+    await window.picture(PICTURES / "laptop-dark.png")
+    for dark in (False, True):
+        await window.look(size=PHONE, dark=dark)
+        assert await window.script(OVERFLOW) == 0
+        await window.picture(PICTURES / f"phone-{'dark' if dark else 'light'}.png")
+    await window.look()
+    # What there is comes back with the page.
+    await window.script("location.reload()")
+    await window.shows("#count", "3 of 5 filled")
+    await window.shows("#ras-body", "The same story")
+    assert len(await window.texts("#file-list li")) == 3
+
+
+async def test_without_redis_it_asks_ras_until_redis_is_back(
+    huleedu: HuleEdu, open_window: OpenWindow, tmp_path: Path
+) -> None:
+    window = await open_window("bilal")
+    await create(window, 3)
+    await window.choose(*essays(tmp_path, "before.txt"))
+    await window.shows("#slot-list li:nth-child(1)", "before.txt")
+    await huleedu.redis.kill()
+    await window.shows("#connection", "No live connection")
+    await window.shows("#banner", "There is no live connection", "asks its server about every three seconds")
+    await window.choose(*essays(tmp_path, "meanwhile.txt"))
+    await window.shows("#slot-list li:nth-child(2)", "meanwhile.txt")
+    await window.shows("#file-list li:nth-child(2)", "Slot 2", "learnt by asking")
+    await window.shows("#ras-body", "The same story as the slots: 2 of 3")
+    await window.shows("#way-body", "Kafka has the assignment", "by asking")
+    await window.shows("#way-body", "Redis is to get the notification")
+    await window.picture(PICTURES / "connection-down.png")
+    await window.look(size=PHONE, dark=True)
+    await window.picture(PICTURES / "connection-down-phone-dark.png")
+    await window.look()
+    await huleedu.redis.start()
+    await window.shows("#connection", "Live", deadline=40)
+    assert await window.text("#banner") == ""
+    await window.choose(*essays(tmp_path, "afterwards.txt"))
+    await window.shows("#file-list li:nth-child(3)", "Slot 3", "after")
+    await window.shows("#count", "All 3 slots filled")
+
+
+async def test_two_windows_two_users(open_window: OpenWindow, tmp_path: Path) -> None:
+    astrid, bilal = await asyncio.gather(open_window("astrid"), open_window("bilal"))
+    await create(astrid, 2, "Astrid's")
+    await create(bilal, 2, "Bilal's")
+    await astrid.choose(*essays(tmp_path, "astrid.txt"))
+    await bilal.choose(*essays(tmp_path, "bilal.txt"))
+    for window, own, other in ((astrid, "astrid", "bilal"), (bilal, "bilal", "astrid")):
+        await window.shows("#slot-list li:nth-child(1)", f"{own}.txt")
+        await window.shows("#ras-body", f"{own}.txt")
+        assert f"{other}.txt" not in await window.text("body")
+        assert other.title() + "'s" not in await window.text("body")
+    # The same window may be somebody else.
+    await bilal.type("#users", "Chloe", Keys.ENTER)
+    await bilal.shows("#batch-title", "A new batch")
+    assert "bilal.txt" not in await bilal.text("main")
+
+
+async def test_what_finds_no_slot_or_is_no_essay_says_so(open_window: OpenWindow, tmp_path: Path) -> None:
+    window = await open_window("chloe")
+    await create(window, 30, "A whole class")
+    await window.choose(*essays(tmp_path, *(f"student {number:02}.txt" for number in range(1, 32))))
+    await window.shows("#count", "All 30 slots filled", deadline=40)
+    await window.shows('#file-list li[data-state="excess"]', "Uploaded, but no slot was left")
+    picture, empty, large = essays(tmp_path, "picture.txt", "empty.txt", "large.txt")
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n")
+    empty.write_bytes(b"")
+    large.write_bytes(b"x" * 1_000_001)
+    await window.choose(picture, empty, large)
+    await window.shows("#file-list li:nth-child(32)", "It is a picture; save the essay as plain text")
+    await window.shows("#file-list li:nth-child(33)", "There is nothing in it")
+    await window.shows("#file-list li:nth-child(34)", "It is larger than 1.0 MB")
+    await window.click('#file-list li[data-state="excess"] button')
+    await window.shows("#way-body", "ELS found no slot left")
+    await window.shows("#ras-body", "The same story as the slots: 30 of 30")
+    await window.picture(PICTURES / "excess.png")
+
+
+async def test_by_keyboard_alone(open_window: OpenWindow, tmp_path: Path) -> None:
+    window = await open_window("")
+    await window.picture(PICTURES / "login.png")
+    assert await window.script(NAMELESS) == []
+    await window.press(Keys.TAB, Keys.TAB, Keys.TAB, Keys.ENTER)
+    await window.shows("#connection", "Live")
+    await window.shows("#batch-title", "A new batch")
+    assert await window.script(NAMELESS) == []
+    await window.picture(PICTURES / "new-batch.png")
+    await window.script("document.getElementById('users').focus()")
+    await window.press(Keys.TAB, "2", Keys.TAB, "By keyboard", Keys.TAB, Keys.ENTER)
+    await window.shows("#count", "0 of")
+    await window.has("#picker:focus")
+    await window.choose(*essays(tmp_path, "typed.txt"))
+    await window.shows("#slot-list li:nth-child(1)", "typed.txt")
+    assert await window.script(NAMELESS) == []
+    await window.press(Keys.TAB, Keys.ENTER)
+    await window.shows("#way-body", "typed.txt")
+    assert await complaints(window) == []
+
+
+@pytest.mark.parametrize("name", ["dropped.txt", "<img src=x onerror=alert(1)>.txt"])
+async def test_a_dropped_file(open_window: OpenWindow, name: str) -> None:
+    window = await open_window("davit")
+    await create(window, 1)
+    await window.script(DROP, name)
+    await window.shows("#slot-list li", name)
+    await window.shows("#count", "All 1 slot filled")
+    assert await complaints(window) == []
+
+
+async def test_a_server_that_is_away_for_a_moment(
+    huleedu: HuleEdu, open_window: OpenWindow, tmp_path: Path
+) -> None:
+    window = await open_window("astrid")
+    await create(window, 1)
+    await huleedu.stop_page()
+    await window.choose(*essays(tmp_path, "patient.txt"))
+    await window.shows("#file-list li", "The server cannot be reached; trying again")
+    await huleedu.start_page()
+    await window.shows("#file-list li", "Slot 1")

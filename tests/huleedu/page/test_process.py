@@ -1,0 +1,79 @@
+"""The page's server as a process: its start and end, its probes, its settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from outbox.cli import main
+from outbox.errors import SettingsError
+from outbox.huleedu.page import PageSettings
+from tests.support.gateway import SECRET
+from tests.support.huleedu import API_KEY
+from tests.support.relay import RelayProcess
+
+NEEDED = {
+    "PAGE_GATEWAY_URL": "ws://127.0.0.1:8080/ws",
+    "PAGE_RAS_URL": "http://127.0.0.1:8082",
+    "PAGE_RAS_API_KEY": API_KEY,
+    "PAGE_JWT_SECRET": SECRET,
+}
+
+
+async def test_as_a_process(huleedu_database: str, tmp_path: Path) -> None:
+    settings = {
+        **NEEDED,
+        "PAGE_DATABASE_URL": huleedu_database,
+        "PAGE_PORT": "0",
+        "PAGE_LOG_FORMAT": "json",
+        "PAGE_LOG_LEVEL": "debug",
+    }
+    process = await RelayProcess.start(settings, tmp_path, command="page")
+    try:
+        started = await process.event("service.started")
+        assert started["service.name"] == "upload-page"
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{started['port']}") as http:
+            assert (await http.get("/livez")).text == "ok\n"
+            assert (await http.get("/readyz")).json() == {"ready": True, "reasons": {}}
+            token = (await http.post("/v1/demo/login", json={"user": "astrid"})).json()["token"]
+            answer = await http.get("/v1/batches/x/status", headers={"Authorization": f"Bearer {token}"})
+            assert answer.status_code == 503
+            assert 'page_requests_total{status="503"} 1.0' in (await http.get("/metrics")).text
+        process.terminate()
+        assert await process.exited() == 0
+    finally:
+        process.kill()
+    said = str([*process.lines, *process.other_output])
+    assert "page.ras_away" in said
+    for secret in (SECRET, API_KEY, token):
+        assert secret not in said
+
+
+def test_settings_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["page"])
+    assert result.exit_code == 2
+    for name in ("DATABASE_URL", *(name.removeprefix("PAGE_") for name in NEEDED)):
+        assert f"PAGE_{name}: field required" in result.output
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "complaint"),
+    [
+        ("PAGE_GATEWAY_URL", "http://x", "must start with ws:// or wss://"),
+        ("PAGE_GATEWAY_URL", "ws://x; script-src *", "must start with ws:// or wss://"),
+        ("PAGE_RAS_URL", "ras", "must start with http:// or https://"),
+        ("PAGE_JWT_SECRET", "short", "must be at least 32 bytes"),
+        ("PAGE_DEMO_USERS", "Ada", "'Ada' is not made of lower-case letters"),
+        ("PAGE_DEMO_USERS", ",", "value should have at least 1 item"),
+        ("PAGE_DATABASE_URL", "mysql://x", "must look like postgresql://"),
+        ("PAGE_SLOTS", "0", "input should be greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_setting_names_itself(variable: str, value: str, complaint: str) -> None:
+    good = {**NEEDED, "PAGE_DATABASE_URL": "postgresql://localhost/x"}
+    with pytest.raises(SettingsError, match=f"{variable}: {complaint}"):
+        PageSettings.load({**good, variable: value})

@@ -1,0 +1,62 @@
+"""The browser's way to RAS, to a real one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from outbox.huleedu.events import ESSAYS_REGISTERED, SLOT_ASSIGNED, EssaySlotAssignedV1
+from outbox.huleedu.ras import Ras
+from tests.huleedu.page.conftest import StartPage
+from tests.support.gateway import token
+from tests.support.huleedu import API_KEY, content, essay_ids, event, ras_settings, record, registration
+from tests.support.page import client
+
+
+@pytest.fixture
+async def ras(huleedu_database: str) -> AsyncIterator[Ras]:
+    """A RAS that knows `batch-1` of alice, with a file in one of its slots."""
+    async with Ras(ras_settings(huleedu_database)) as ras:
+        upload = content(batch_id="batch-1")
+        assigned = EssaySlotAssignedV1(
+            batch_id="batch-1",
+            essay_id=essay_ids("batch-1", 3)[0],
+            file_upload_id=upload.file_upload_id,
+            text_storage_id=upload.text_storage_id,
+            original_file_name="essay.txt",
+            slot_index=0,
+            correlation_id=upload.correlation_id,
+        )
+        registered = event(ESSAYS_REGISTERED, registration(user_id="alice"))
+        await ras.receiver.receive(record(ESSAYS_REGISTERED, registered))
+        await ras.receiver.receive(record(SLOT_ASSIGNED, event(SLOT_ASSIGNED, assigned)))
+        yield ras
+
+
+async def test_the_owner_hears_what_ras_says(start_page: StartPage, ras: Ras) -> None:
+    page = await start_page(ras_url=f"http://127.0.0.1:{ras.port}")
+    async with client(page, token("alice")) as http:
+        answer = await http.get("/v1/batches/batch-1/status")
+        assert answer.status_code == 200
+        assert answer.json()["essays"][0]["filename"] == "essay.txt"
+        assert "user_id" not in answer.json()
+        assert (await http.get("/v1/batches/batch-2/status")).json() == {"error": "Batch not found"}
+        assert (await http.get("/v1/batches/..%2Fx%3F%23%00/status")).status_code == 404
+    async with client(page, token("bob")) as http:
+        answer = await http.get("/v1/batches/batch-1/status")
+        assert (answer.status_code, answer.json()) == (403, {"error": "It is not your batch"})
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"ras_url": "http://127.0.0.1:1"}, {"ras_api_key": "another key altogether"}]
+)
+async def test_without_ras_the_answer_says_so_and_nothing_more(
+    start_page: StartPage, ras: Ras, wrong: dict[str, str]
+) -> None:
+    page = await start_page(**{"ras_url": f"http://127.0.0.1:{ras.port}", **wrong})
+    async with client(page, token("alice")) as http:
+        answer = await http.get("/v1/batches/batch-1/status")
+    assert answer.status_code == 503
+    assert answer.json() == {"error": "The results service does not answer, try again"}
+    assert API_KEY not in str(answer.headers)
