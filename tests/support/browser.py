@@ -106,12 +106,13 @@ class Browser:
         await self.type("#picker", "\n".join(map(str, paths)))
 
     async def look(self, *, size: tuple[int, int] = LAPTOP, dark: bool = False) -> None:
-        """Be a window of this size, for somebody who likes it dark or light."""
+        """Be a window of this size, for somebody who likes it dark or light, and without motion."""
         await self._devtools(
             "Emulation.setDeviceMetricsOverride",
             {"width": size[0], "height": size[1], "deviceScaleFactor": 2, "mobile": size == PHONE},
         )
-        features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        likes = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce"}
+        features = [{"name": name, "value": value} for name, value in likes.items()]
         await self._devtools("Emulation.setEmulatedMedia", {"features": features})
 
     async def picture(self, file: Path) -> None:

@@ -71,6 +71,7 @@ async def test_three_files_fill_three_slots(open_window: OpenWindow, tmp_path: P
     assert all(step in way for step in steps)
     assert "from ELS's commit to this browser" in way
     assert await complaints(window) == []
+    await window.has("#notices:empty")
     await window.picture(PICTURES / "laptop-light.png")
     await window.look(dark=True)
     await window.picture(PICTURES / "laptop-dark.png")
@@ -144,7 +145,8 @@ async def test_what_finds_no_slot_or_is_no_essay_says_so(open_window: OpenWindow
     await window.choose(picture, empty, large)
     await window.shows("#file-list li:nth-child(32)", "It is a picture; save the essay as plain text")
     await window.shows("#file-list li:nth-child(33)", "There is nothing in it")
-    await window.shows("#file-list li:nth-child(34)", "It is larger than 1.0 MB")
+    await window.shows("#file-list li:nth-child(34)", "It is larger than 1 MB")
+    await window.shows("#notices", "were not taken")
     await window.click('#file-list li[data-state="excess"] button')
     await window.shows("#way-body", "ELS found no slot left")
     await window.shows("#ras-body", "The same story as the slots: 30 of 30")

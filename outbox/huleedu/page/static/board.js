@@ -5,6 +5,7 @@ import { counted, duration, size } from "./format.js";
 
 /**
  * @typedef {import("./uploads.js").Essay} Essay
+ * @typedef {(essay: Essay) => void} Told
  * @typedef {import("/client/messages.js").SlotAssignmentData} Assignment
  */
 
@@ -19,7 +20,7 @@ export class Board {
   #tiles = [];
   #events;
 
-  /** @param {{again: (essay: Essay) => void, chosen: (essay: Essay) => void, filled: () => void}} events */
+  /** @param {{again: Told, chosen: Told, excess: Told, filled: () => void}} events */
   constructor(events) {
     this.#events = events;
   }
@@ -91,7 +92,9 @@ export class Board {
    * @param {Essay} essay
    */
   #judge(essay) {
-    if (essay.state === "stored" && this.full) essay.state = "excess";
+    if (essay.state !== "stored" || !this.full) return;
+    essay.state = "excess";
+    this.#events.excess(essay);
   }
 
   #count() {

@@ -10,7 +10,7 @@ export function size(bytes) {
     value /= 1_000;
     unit += 1;
   }
-  return `${value.toFixed(unit === 0 || value >= 10 ? 0 : 1)} ${SIZES[unit]}`;
+  return `${value.toFixed(value < 10 && value % 1 ? 1 : 0)} ${SIZES[unit]}`;
 }
 
 /** @param {number} milliseconds */

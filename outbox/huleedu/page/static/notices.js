@@ -2,6 +2,8 @@
 
 import { byId, h } from "./dom.js";
 
+/** @typedef {import("./uploads.js").Essay} Essay */
+
 const SHOWN_MS = 6_000;
 const TOGETHER_MS = 250;
 const AT_ONCE = 3;
@@ -15,27 +17,41 @@ export function showNotification(text) {
   setTimeout(() => notice.remove(), SHOWN_MS);
 }
 
-/** @type {Array<{name: string, slot: number}>} */
-let assigned = [];
+const LINES = {
+  assigned: {
+    one: (/** @type {Essay} */ { name, slot }) => `File “${name}” assigned to essay slot ${Number(slot) + 1}`,
+    many: (/** @type {string} */ them) => `Files ${them} assigned to essay slots`,
+  },
+  excess: {
+    one: (/** @type {Essay} */ { name }) => `No slot was left for “${name}”`,
+    many: (/** @type {string} */ them) => `No slot was left for ${them}`,
+  },
+  failed: {
+    one: (/** @type {Essay} */ { name, trouble }) => `“${name}” was not taken: ${trouble}`,
+    many: (/** @type {string} */ them) => `${them} were not taken`,
+  },
+};
+
+/** @type {Map<keyof typeof LINES, Essay[]>} */
+const gathered = new Map();
 
 /**
- * Many at once are told in one line.
+ * Tells what became of an upload; of many at once in one line.
  *
- * @param {string} name
- * @param {number} slot from zero
+ * @param {keyof typeof LINES} what
+ * @param {Essay} essay
  */
-export function tellAssigned(name, slot) {
-  if (assigned.length === 0) setTimeout(tell, TOGETHER_MS);
-  assigned.push({ name, slot });
-}
-
-function tell() {
-  const [first, ...others] = assigned;
-  assigned = [];
-  if (!first) return;
-  const rest =
-    others.length === 0
-      ? `assigned to essay slot ${first.slot + 1}`
-      : `and ${others.length} more assigned to essay slots`;
-  showNotification(`File “${first.name}” ${rest}`);
+export function tell(what, essay) {
+  const together = gathered.get(what);
+  if (together) {
+    together.push(essay);
+    return;
+  }
+  gathered.set(what, [essay]);
+  setTimeout(() => {
+    const others = (gathered.get(what)?.length ?? 1) - 1;
+    gathered.delete(what);
+    const { one, many } = LINES[what];
+    showNotification(others === 0 ? one(essay) : many(`“${essay.name}” and ${others} more`));
+  }, TOGETHER_MS);
 }

@@ -8,7 +8,7 @@ import { Clock, now } from "./clock.js";
 import { showConnection } from "./connection.js";
 import { byId, h } from "./dom.js";
 import { clockTime, counted, size, titled } from "./format.js";
-import { showNotification, tellAssigned } from "./notices.js";
+import { showNotification, tell } from "./notices.js";
 import { RasPanel } from "./ras.js";
 import { Uploads } from "./uploads.js";
 import { WayPanel } from "./way.js";
@@ -51,6 +51,7 @@ class Session {
     this.#board = new Board({
       again: (essay) => this.#uploads?.again(essay),
       chosen: (essay) => this.#way.follow(essay),
+      excess: (essay) => tell("excess", essay),
       filled: () => showNotification(`All ${counted(this.#board.slots.length, "slot")} are filled`),
     });
     this.#ras = new RasPanel(this.#api, this.#board);
@@ -150,6 +151,7 @@ class Session {
   #changed(essay) {
     this.#board.show(essay);
     if (essay.state === "stored" || essay.state === "excess") this.#way.follow(essay);
+    if (essay.state === "failed") tell("failed", essay);
   }
 
   /** @param {Assignment} assignment told by the socket, or learnt by asking */
@@ -160,7 +162,7 @@ class Session {
     if (!this.#board.assign(assignment, { heard: how, heardAt: told ?? now() })) return;
     const essay = this.#board.essays.get(assignment.file_upload_id);
     if (!essay) return;
-    tellAssigned(essay.name, assignment.slot_index);
+    tell("assigned", essay);
     this.#way.follow(essay);
     this.#ras.compare();
   }

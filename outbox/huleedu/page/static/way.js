@@ -131,18 +131,13 @@ export class WayPanel {
    * @param {Essay} essay
    */
   #footnote(way, essay) {
-    const lines = [
-      "Each is one transaction with its message. The bars of Kafka and Redis end when the relay has recorded their acknowledgement.",
-    ];
+    const lines = ["Kafka and Redis: until the relay had recorded that they have it."];
     if (!way.messages.every((message) => message.committed_at)) {
-      lines.push(
-        "The database does not keep when transactions commit, so they begin when messages were written.",
-      );
+      lines.push("This database keeps no times of commits, so a message counts from when it was written.");
     }
     if (essay.beganAt !== undefined || essay.heardAt !== undefined) {
-      lines.push(
-        `This browser's clock and the database's are compared to within ${duration(this.#clock.uncertainty)}.`,
-      );
+      const within = duration(this.#clock.uncertainty);
+      lines.push(`The clocks of browser and database are compared to within ${within}.`);
     }
     return lines.join(" ");
   }
@@ -179,7 +174,7 @@ function stepsOf(essay, way, clock) {
       steps.push(deliveryStep(delivery, about, committed, now));
     }
     if (message.type === SLOT_ASSIGNED && essay.heardAt !== undefined) {
-      const by = essay.heard === "asked" ? "by asking, for want of a connection" : "over the WebSocket";
+      const by = essay.heard === "asked" ? "by asking" : "over the WebSocket";
       const heard = Math.max(clock.there(essay.heardAt), committed);
       steps.push({ who: "browser", what: "This browser heard of it", how: by, from: committed, to: heard });
     }
@@ -199,7 +194,7 @@ function meaning({ type }, essay) {
     const what = `ELS assigned slot ${Number(essay.slot ?? 0) + 1}`;
     return { who: "els", what, how, kafka: "the assignment", redis: "the notification" };
   }
-  if (type === EXCESS) return { who: "els", what: "ELS found no slot left", how, kafka: "that" };
+  if (type === EXCESS) return { who: "els", what: "ELS found no slot left", how, kafka: "the notice" };
   return { who: "page", what: "The file was stored", how, kafka: "the upload" };
 }
 
