@@ -40,14 +40,15 @@ from outbox.settings import read
 def up(
     *, seconds: float | None, rate: float, breaks: tuple[str, ...], break_seconds: float, keep: Path | None
 ) -> None:
-    """Start PostgreSQL, Kafka, Valkey and two relays on this machine, and watch messages go through.
+    """Start PostgreSQL, Kafka, Valkey, two relays and HuleEdu here, and watch messages go through.
 
-    A stream of slot assignments is written, each in the transaction of its business row, and consumers of
-    its own check that all of it arrives, in order. Exits 1 if anything does not. In a terminal, keys take a
-    server or a relay away for some seconds. Ctrl-C stops everything and leaves nothing behind.
+    HuleEdu has a page on which essays are uploaded and find their slots. Beside it a stream of slot
+    assignments is written, each in the transaction of its business row, and consumers of its own check that
+    all of it arrives, in order. Exits 1 if anything does not. In a terminal, keys take a server or a relay
+    away for some seconds. Ctrl-C stops everything and leaves nothing behind.
 
     A server that OUTBOX_DATABASE_URL, OUTBOX_KAFKA_BOOTSTRAP_SERVERS or OUTBOX_REDIS_URL names is used
-    instead of a local one; the database is migrated, and given the table outbox_demo_assignments.
+    instead of a local one; the database is migrated, and given HuleEdu's tables and outbox_demo_assignments.
     """
     # Clients say at length what the screen tells in a word.
     logging.getLogger().addHandler(logging.NullHandler())

@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 
 from outbox.demo.ledger import Ledger
 from outbox.errors import OperatorError
-from outbox.huleedu.events import SLOT_ASSIGNED
+from outbox.huleedu.events import SLOT_ASSIGNED, TOPICS
 from outbox.settings import KafkaSettings, RedisSettings
 from outbox.sinks.network import said, tls_context
 
@@ -36,7 +36,7 @@ _TRY_AGAIN_SECONDS = 0.05
 
 @asynccontextmanager
 async def kafka_listener(settings: KafkaSettings, ledger: Ledger) -> AsyncIterator[None]:
-    """Read the topic from its present end on, within the block; make the topic, if it is not there.
+    """Read the topic from its present end on, within the block; make HuleEdu's topics, if they are not there.
 
     Raises `OperatorError` if Kafka is not there.
     """
@@ -45,7 +45,7 @@ async def kafka_listener(settings: KafkaSettings, ledger: Ledger) -> AsyncIterat
     try:
         try:
             async with asyncio.timeout(_START_SECONDS):
-                await _make_topic(options)
+                await _make_topics(options)
                 await _begin(consumer)
         except (KafkaError, OSError, TimeoutError) as error:
             raise OperatorError(
@@ -83,14 +83,14 @@ async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         task.cancel()
 
 
-async def _make_topic(options: dict[str, Any]) -> None:
+async def _make_topics(options: dict[str, Any]) -> None:
     admin = AIOKafkaAdminClient(**options)
     try:
         await admin.start()
-        if SLOT_ASSIGNED not in await admin.list_topics():
-            brokers = (await admin.describe_cluster())["brokers"]
-            topic = NewTopic(SLOT_ASSIGNED, _PARTITIONS, replication_factor=min(3, len(brokers)))
-            made = await admin.create_topics([topic])
+        if missing := TOPICS.keys() - set(await admin.list_topics()):
+            replicas = min(3, len((await admin.describe_cluster())["brokers"]))
+            topics = [NewTopic(topic, _PARTITIONS, replication_factor=replicas) for topic in missing]
+            made = await admin.create_topics(topics)
             for _, code, *_ in made.topic_errors:
                 if code not in (0, TopicAlreadyExistsError.errno):
                     raise for_code(code)

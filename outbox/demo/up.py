@@ -1,4 +1,4 @@
-"""`outbox up`, composed: servers, schema, listeners, relays, the stream, the screen; then the check.
+"""`outbox up`, composed: servers, schema, listeners, relays, HuleEdu, the stream, the screen; then the check.
 
 Everything is started here, and ended here in the opposite order, whichever way it comes to an end.
 """
@@ -17,6 +17,7 @@ from outbox import migrate
 from outbox.demo.breakage import Breakage
 from outbox.demo.check import check, drain
 from outbox.demo.ending import Ending, ending
+from outbox.demo.huleedu import HuleEdu
 from outbox.demo.keys import pressed
 from outbox.demo.ledger import Ledger
 from outbox.demo.listen import kafka_listener, redis_listener
@@ -26,6 +27,7 @@ from outbox.demo.story import Story
 from outbox.demo.stream import Stream, enter_leftover, prepare
 from outbox.devstack import Stack, running_stack
 from outbox.errors import DevstackError, OutboxError, SettingsError
+from outbox.huleedu import migrate as huleedu_migrate
 from outbox.huleedu.events import channel_of
 from outbox.settings import Reading, Settings
 
@@ -58,6 +60,7 @@ class _System:
     ledgers: Mapping[str, Ledger]
     stream: Stream
     relays: Relays
+    huleedu: HuleEdu
     breakage: Breakage
 
 
@@ -86,6 +89,7 @@ async def _start(
         settings = stack.settings
         report("schema", "migrating")
         await asyncio.to_thread(migrate.upgrade, settings)
+        await asyncio.to_thread(huleedu_migrate.upgrade, settings)
         await prepare(settings)
         report("schema", "ready")
         report("relays", "starting")
@@ -101,9 +105,15 @@ async def _start(
             Relays(settings, _environment(stack, reading), ledgers, story.hear)
         )
         report("relays", "ready")
+        report("HuleEdu", "starting")
+        huleedu = HuleEdu(settings, stack.environment())
+        await exits.enter_async_context(huleedu.running())
+        report("HuleEdu", "ready")
+    story.print(f"To upload essays and see them find their slots: {huleedu.url}", whole=True)
     if postgres := stack.local.get("postgres"):
         story.print(f"In another terminal: OUTBOX_DATABASE_URL={postgres.url} outbox status", whole=True)
-    return _System(stack, ledgers, stream, relays, Breakage(stack.local, relays, ledgers, story.say, end))
+    breakage = Breakage(stack.local, relays, ledgers, story.say, end)
+    return _System(stack, ledgers, stream, relays, huleedu, breakage)
 
 
 def _environment(stack: Stack, reading: Reading) -> dict[str, str]:
@@ -129,6 +139,7 @@ async def _watch(system: _System, options: Options, story: Story, end: Ending) -
             writing = group.create_task(system.stream.run())
             others = [
                 group.create_task(system.relays.watch()),
+                group.create_task(system.huleedu.watch()),
                 group.create_task(screen.run(keyboard=keyboard)),
                 group.create_task(_time(options.seconds, breaking, end)),
             ]

@@ -58,7 +58,8 @@ def _missing(settings: Settings, keep: Path | None, report: Report) -> dict[str,
 
     local: dict[str, Server] = {}
     if settings.database_url is None:
-        local["postgres"] = Postgres(home("postgres"))
+        # So that one can see when what was written did commit.
+        local["postgres"] = Postgres(home("postgres"), settings={"track_commit_timestamp": "on"})
     if settings.kafka.bootstrap_servers is None:
         local["kafka"] = Kafka(home("kafka"), report=lambda text: report("kafka", text))
     if settings.redis.url is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
 import re
 import signal
@@ -12,11 +13,16 @@ import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
+import httpx
 import psutil
 import pytest
+from websockets.asyncio.client import connect
+from websockets.typing import Origin, Subprotocol
 
 from tests.support.kafka import Topics
+from tests.support.waiting import until
 
 IN_A_TERMINAL = (
     sys.executable,
@@ -143,6 +149,33 @@ async def test_a_signal_while_it_runs_on_given_servers(up: Start, given: dict[st
     assert await demo.ends() == 0, demo.output
     assert re.search(WELL.format(sink="kafka"), demo.output)
     assert re.search(WELL.format(sink="redis"), demo.output)
+    assert demo.left() == []
+
+
+async def test_an_upload_on_the_page_finds_its_slot(up: Start, given: dict[str, str]) -> None:
+    demo = await up(**given)
+    await demo.says("find their slots: http")
+    found = re.search(r"find their slots: (http\S+)", demo.output)
+    assert found
+    async with httpx.AsyncClient(base_url=found[1]) as http:
+        token = (await http.post("/v1/demo/login", json={"user": "astrid"})).json()["token"]
+        http.headers["Authorization"] = f"Bearer {token}"
+        gateway = (await http.get("/v1/page")).json()["gateway_url"]
+        batch = (await http.post("/v1/batches", json={"slots": 1})).json()["batch_id"]
+        offered = [Subprotocol("bearer"), Subprotocol(token)]
+        async with connect(gateway, subprotocols=offered, origin=Origin(found[1]), proxy=None) as socket:
+            upload = {"name": "essay.txt", "upload_id": str(uuid4())}
+            await http.post(f"/v1/batches/{batch}/files", params=upload, content=b"An essay.")
+            told = json.loads(await asyncio.wait_for(socket.recv(), 20))
+        assert told["data"]["file_upload_id"] == upload["upload_id"]
+
+        async def ras_knows() -> bool:
+            answer = await http.get(f"/v1/batches/{batch}/status")
+            return answer.is_success and answer.json()["essays"][0]["filename"] == "essay.txt"
+
+        await until(ras_knows)
+    demo.process.send_signal(signal.SIGTERM)
+    assert await demo.ends() == 0, demo.output
     assert demo.left() == []
 
 
