@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from outbox.devstack.server import free_port
 from outbox.huleedu.els import Els, ElsSettings
 from outbox.huleedu.events import TOPICS
 from outbox.huleedu.gateway import Gateway
-from outbox.huleedu.page import Page, PageSettings
+from outbox.huleedu.page import Page
 from outbox.huleedu.ras import Ras
 from outbox.relay import Relay
 from outbox.settings import KafkaSettings, RedisSettings
@@ -46,16 +46,17 @@ async def start_page(huleedu_database: str) -> AsyncIterator[StartPage]:
 class HuleEdu:
     """What runs: everything in this process, on a Redis of its own that may go away."""
 
-    def __init__(self, redis: Valkey, page: PageSettings) -> None:
+    _page: Page
+
+    def __init__(self, redis: Valkey, page: Mapping[str, Any]) -> None:
         self.redis = redis
-        self.url = f"http://127.0.0.1:{page.port}"
+        self.url = f"http://127.0.0.1:{page['port']}"
         """Of the page."""
         self._settings = page
-        self._page = Page(page)
 
-    async def start_page(self) -> None:
-        """Serve the page."""
-        self._page = Page(self._settings)
+    async def start_page(self, **changed: Any) -> None:
+        """Serve the page, with other settings."""
+        self._page = Page(page_settings(**{**self._settings, **changed}))
         await self._page.__aenter__()
 
     async def stop_page(self) -> None:
@@ -87,12 +88,12 @@ async def huleedu(huleedu_database: str, kafka: Topics, own_redis: Valkey) -> As
     )
     async with Relay(relay), Els(els), Ras(ras) as answering, Gateway(gateway) as listening:
         await until(lambda: listening.ready)
-        page = page_settings(
-            database_url=huleedu_database,
-            port=port,
-            gateway_url=f"ws://127.0.0.1:{listening.port}/ws",
-            ras_url=f"http://127.0.0.1:{answering.port}",
-        )
+        page = {
+            "database_url": huleedu_database,
+            "port": port,
+            "gateway_url": f"ws://127.0.0.1:{listening.port}/ws",
+            "ras_url": f"http://127.0.0.1:{answering.port}",
+        }
         huleedu = HuleEdu(own_redis, page)
         await huleedu.start_page()
         yield huleedu

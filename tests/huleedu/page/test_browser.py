@@ -194,3 +194,19 @@ async def test_a_server_that_is_away_for_a_moment(
     await window.shows("#file-list li", "The server cannot be reached; trying again")
     await huleedu.start_page()
     await window.shows("#file-list li", "Slot 1")
+
+
+async def test_a_refused_token_is_told_and_can_be_tried_again(
+    huleedu: HuleEdu, open_window: OpenWindow
+) -> None:
+    await huleedu.stop_page()
+    await huleedu.start_page(jwt_secret="a secret that the gateway does not know at all")
+    window = await open_window("")
+    await window.click('#people button[data-user="davit"]')
+    await window.shows("#connection", "Not connected")
+    await window.shows("#banner", "This page is not told of changes any more: token refused.")
+    await window.picture(PICTURES / "refused.png")
+    await huleedu.stop_page()
+    await huleedu.start_page()
+    await window.click("#banner button")
+    await window.shows("#connection", "Live")

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import uuid4
 
+import asyncpg
 import httpx
 import pytest
 from click.testing import CliRunner
+from sqlalchemy.engine import make_url
 
 from outbox.cli import main
 from outbox.errors import SettingsError
+from outbox.grants import grants
 from outbox.huleedu.page import PageSettings
-from tests.support.gateway import SECRET
+from tests.huleedu.page.conftest import StartPage
+from tests.support.gateway import SECRET, token
 from tests.support.huleedu import API_KEY
+from tests.support.page import client, new_batch, upload
 from tests.support.relay import RelayProcess
 
 NEEDED = {
@@ -38,8 +44,8 @@ async def test_as_a_process(huleedu_database: str, tmp_path: Path) -> None:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{started['port']}") as http:
             assert (await http.get("/livez")).text == "ok\n"
             assert (await http.get("/readyz")).json() == {"ready": True, "reasons": {}}
-            token = (await http.post("/v1/demo/login", json={"user": "astrid"})).json()["token"]
-            answer = await http.get("/v1/batches/x/status", headers={"Authorization": f"Bearer {token}"})
+            bearer = (await http.post("/v1/demo/login", json={"user": "astrid"})).json()["token"]
+            answer = await http.get("/v1/batches/x/status", headers={"Authorization": f"Bearer {bearer}"})
             assert answer.status_code == 503
             assert 'page_requests_total{status="503"} 1.0' in (await http.get("/metrics")).text
         process.terminate()
@@ -48,8 +54,27 @@ async def test_as_a_process(huleedu_database: str, tmp_path: Path) -> None:
         process.kill()
     said = str([*process.lines, *process.other_output])
     assert "page.ras_away" in said
-    for secret in (SECRET, API_KEY, token):
+    for secret in (SECRET, API_KEY, bearer):
         assert secret not in said
+
+
+async def test_the_rights_it_needs(huleedu_database: str, start_page: StartPage) -> None:
+    role = f"page_{uuid4().hex[:8]}"
+    owner = await asyncpg.connect(huleedu_database)
+    await owner.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'page'")
+    for statement in (*grants("writer", role), *grants("reader", role)):
+        await owner.execute(statement)
+    # For correlation ids and times of commits.
+    await owner.execute(f"GRANT SELECT ON outbox TO {role}")
+    await owner.execute(f"GRANT SELECT, INSERT, UPDATE ON page_batches, page_files TO {role}")
+    url = make_url(huleedu_database).set(username=role, password="page")
+    page = await start_page(database_url=url.render_as_string(hide_password=False))
+    batch, upload_id = await new_batch(page), uuid4()
+    async with client(page, token()) as http:
+        assert (await upload(http, batch, upload_id=upload_id)).status_code == 201
+        assert len((await http.get(f"/v1/uploads/{upload_id}/way")).json()["messages"]) == 1
+    await owner.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    await owner.close()
 
 
 def test_settings_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import { byId, h } from "./dom.js";
 
 const SHOWN_MS = 6_000;
 const TOGETHER_MS = 250;
-const AT_ONCE = 3;
+const AT_ONCE = 2;
 
 /** @param {string} text */
 export function showNotification(text) {
