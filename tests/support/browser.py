@@ -13,6 +13,7 @@ from selenium.common import ElementNotInteractableException, NoSuchElementExcept
 from selenium.webdriver import ActionChains, Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.select import Select
 
 from tests.support import programs, servers
 from tests.support.waiting import until
@@ -96,6 +97,10 @@ class Browser:
         """Replace what is in a field."""
         await self._on(selector, WebElement.clear)
         await self.type(selector, value)
+
+    async def select(self, selector: str, option: str) -> None:
+        """Choose an option, by what is written there."""
+        await self._on(selector, lambda element: Select(element).select_by_visible_text(option))
 
     async def press(self, *keys: str) -> None:
         """Press keys where the focus is."""

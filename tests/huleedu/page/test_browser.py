@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from outbox.huleedu.events import SLOT_ASSIGNED, EssaySlotAssignedV1
 from tests.huleedu.page.conftest import HuleEdu, OpenWindow
 from tests.support.browser import PHONE, Browser
+from tests.support.huleedu import event
+from tests.support.kafka import Topics
+from tests.support.producing import produce
 
 PICTURES = Path(__file__).parents[3] / "artefacts" / "page"
 
@@ -44,6 +50,7 @@ async def create(window: Browser, slots: int, title: str = "", course: str = "")
     await window.type("[name=title]", title)
     await window.type("[name=course_code]", course)
     await window.click("#create button")
+    await window.shows("#batch-title", title or "Batch of")
     await window.shows("#count", f"0 of {slots} filled")
 
 
@@ -127,7 +134,7 @@ async def test_two_windows_two_users(open_window: OpenWindow, tmp_path: Path) ->
         assert f"{other}.txt" not in await window.text("body")
         assert other.title() + "'s" not in await window.text("body")
     # The same window may be somebody else.
-    await bilal.type("#users", "Chloe", Keys.ENTER)
+    await bilal.select("#users", "Chloe")
     await bilal.shows("#batch-title", "A new batch")
     assert "bilal.txt" not in await bilal.text("main")
 
@@ -194,6 +201,43 @@ async def test_a_server_that_is_away_for_a_moment(
     await window.shows("#file-list li", "The server cannot be reached; trying again")
     await huleedu.start_page()
     await window.shows("#file-list li", "Slot 1")
+
+
+async def test_a_notification_that_was_lost_is_made_up_for(kafka: Topics, open_window: OpenWindow) -> None:
+    window = await open_window("astrid")
+    await create(window, 2)
+    await window.shows("#ras-body", "0 of 2 essays assigned")
+    status = json.loads(await window.script("return document.querySelector('#ras-body pre').textContent"))
+    lost = EssaySlotAssignedV1(
+        batch_id=status["batch_id"],
+        essay_id=status["essays"][0]["essay_id"],
+        file_upload_id=str(uuid4()),
+        text_storage_id="text",
+        original_file_name="nobody told.txt",
+        slot_index=0,
+        correlation_id=uuid4(),
+    )
+    await produce(kafka.bootstrap, SLOT_ASSIGNED, event(SLOT_ASSIGNED, lost), key=lost.batch_id)
+    await window.shows("#slot-list li", "nobody told.txt")
+    await window.shows("#file-list li", "Slot 1", "learnt by asking")
+    assert await window.text("#connection") == "Live"
+
+
+async def test_uploads_go_on_while_another_batch_is_looked_at(
+    huleedu: HuleEdu, open_window: OpenWindow, tmp_path: Path
+) -> None:
+    window = await open_window("bilal")
+    await create(window, 1, "The first")
+    await huleedu.stop_page()
+    await window.choose(*essays(tmp_path, "patient.txt"))
+    await window.shows("#file-list li", "trying again")
+    await huleedu.start_page()
+    await window.click("#new summary")
+    await create(window, 1, "The second")
+    assert await window.texts("#file-list li") == []
+    await window.select("#batches", "The first")
+    await window.shows("#slot-list li", "patient.txt")
+    assert len(await window.texts("#file-list li")) == 1
 
 
 async def test_a_refused_token_is_told_and_can_be_tried_again(

@@ -33,8 +33,8 @@ class Session {
   #batches = [];
   /** @type {Batch | undefined} */
   #batch;
-  /** @type {Uploads | undefined} */
-  #uploads;
+  /** @type {Map<string, Uploads>} by batch; they go on while another batch is looked at */
+  #uploads = new Map();
   /** @type {import("/client/client.js").Connection | undefined} */
   #connection;
   /** @type {Map<string, number>} when the socket told of which upload */
@@ -49,12 +49,12 @@ class Session {
     this.#config = config;
     this.#api = new Api(user);
     this.#board = new Board({
-      again: (essay) => this.#uploads?.again(essay),
+      again: (essay) => this.#uploadsHere?.again(essay),
       chosen: (essay) => this.#way.follow(essay),
       excess: (essay) => tell("excess", essay),
       filled: () => showNotification(`All ${counted(this.#board.slots.length, "slot")} are filled`),
     });
-    this.#ras = new RasPanel(this.#api, this.#board);
+    this.#ras = new RasPanel(this.#api, this.#board, (status) => this.#learn(status));
     this.#way = new WayPanel(this.#api, new Clock());
   }
 
@@ -69,7 +69,7 @@ class Session {
   end() {
     this.#ended = true;
     this.#connection?.close();
-    this.#uploads?.end();
+    for (const uploads of this.#uploads.values()) uploads.end();
     this.#ras.end();
     this.#way.end();
   }
@@ -84,7 +84,8 @@ class Session {
 
   /** @param {Iterable<File>} files */
   upload(files) {
-    if (this.#uploads) this.#uploads.add(files);
+    const uploads = this.#uploadsHere;
+    if (uploads) uploads.add(files);
     else showNotification("Create a batch first, then drop its essays here");
   }
 
@@ -92,17 +93,27 @@ class Session {
   async open(batchId) {
     const batch = this.#batches.find((each) => each.batch_id === batchId);
     this.#batch = batch;
-    this.#uploads?.end();
-    this.#uploads = undefined;
     this.#way.end();
     showBatch(this.#batches, batch);
     if (!batch) return;
     this.#board.open(batch.slots);
-    this.#uploads = new Uploads(this.#api, batch.batch_id, this.#config.limits, (essay) =>
-      this.#changed(essay),
-    );
+    const uploads = this.#uploadsHere ?? this.#uploadsTo(batch);
+    for (const essay of uploads.essays) this.#board.show(essay);
     this.#ras.watch(batch.batch_id);
     await this.#load(batch);
+  }
+
+  get #uploadsHere() {
+    return this.#batch && this.#uploads.get(this.#batch.batch_id);
+  }
+
+  /** @param {Batch} batch */
+  #uploadsTo(batch) {
+    const { limits } = this.#config;
+    const changed = (/** @type {Essay} */ essay) => this.#changed(batch, essay);
+    const uploads = new Uploads(this.#api, batch.batch_id, limits, changed);
+    this.#uploads.set(batch.batch_id, uploads);
+    return uploads;
   }
 
   /** @param {Batch} batch its files and slots as they are now */
@@ -147,11 +158,20 @@ class Session {
     });
   }
 
-  /** @param {Essay} essay an upload has another state */
-  #changed(essay) {
+  /**
+   * @param {Batch} batch
+   * @param {Essay} essay an upload to it has another state
+   */
+  #changed(batch, essay) {
+    if (batch !== this.#batch || this.#ended) return;
     this.#board.show(essay);
     if (essay.state === "stored" || essay.state === "excess") this.#way.follow(essay);
     if (essay.state === "failed") tell("failed", essay);
+  }
+
+  /** @param {import("/client/messages.js").BatchStatus} status tells of slots that nothing has told of */
+  #learn(status) {
+    for (const assignment of assignmentsIn(status)) this.#assigned(assignment);
   }
 
   /** @param {Assignment} assignment told by the socket, or learnt by asking */

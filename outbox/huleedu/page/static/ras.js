@@ -8,7 +8,7 @@ import { clockTime, counted, duration } from "./format.js";
 /** @typedef {import("/client/messages.js").BatchStatus} BatchStatus */
 
 const SOON_MS = 150;
-const BEHIND_MS = 1_000;
+const DIFFERS_MS = 1_000;
 const CALM_MS = 10_000;
 
 const OVERALL = /** @type {Record<string, string>} */ ({
@@ -29,16 +29,21 @@ export class RasPanel {
   #paused = false;
   /** @type {BatchStatus | undefined} */
   #status;
+  /** Since when RAS has known more, with so many slots filled on the board. */
+  #ahead = { since: Infinity, filled: 0 };
   #api;
   #board;
+  #missed;
 
   /**
    * @param {import("./api.js").Api} api
    * @param {import("./board.js").Board} board
+   * @param {(status: BatchStatus) => void} missed RAS goes on knowing of slots that the board does not
    */
-  constructor(api, board) {
+  constructor(api, board, missed) {
     this.#api = api;
     this.#board = board;
+    this.#missed = missed;
     document.addEventListener("visibilitychange", this.soon);
   }
 
@@ -46,6 +51,7 @@ export class RasPanel {
   watch(batchId) {
     this.#batchId = batchId;
     this.#status = undefined;
+    this.#ahead = { since: Infinity, filled: 0 };
     byId("ras").hidden = false;
     byId("ras-badge").textContent = "";
     byId("ras-body").replaceChildren(h("p", { class: "hint" }, "Asking…"));
@@ -110,10 +116,11 @@ export class RasPanel {
     try {
       const status = await this.#api.status(batchId);
       this.show(status, now() - began);
+      if (batchId === this.#batchId) this.#notice(status);
     } catch (error) {
       if (batchId === this.#batchId) this.#trouble(error);
     }
-    if (batchId === this.#batchId) this.#again(this.#behind() ? BEHIND_MS : CALM_MS);
+    if (batchId === this.#batchId) this.#again(this.#differs() ? DIFFERS_MS : CALM_MS);
   }
 
   /** @param {unknown} error */
@@ -126,8 +133,21 @@ export class RasPanel {
     else byId("ras-body").lastElementChild?.replaceChildren(`${said} This is its last answer.`);
   }
 
-  #behind() {
-    return !this.#status || known(this.#status) < this.#board.filled;
+  #differs() {
+    return !this.#status || known(this.#status) !== this.#board.filled;
+  }
+
+  /**
+   * What RAS knows first is usually told a moment later; if not, its notification was lost.
+   *
+   * @param {BatchStatus} status
+   */
+  #notice(status) {
+    const { filled } = this.#board;
+    if (known(status) <= filled) this.#ahead = { since: Infinity, filled };
+    else if (this.#ahead.since === Infinity || this.#ahead.filled !== filled)
+      this.#ahead = { since: now(), filled };
+    else if (now() - this.#ahead.since >= DIFFERS_MS) this.#missed(status);
   }
 
   /** @param {BatchStatus} status */

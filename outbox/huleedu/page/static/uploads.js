@@ -28,6 +28,8 @@ const TRIES = 6;
 const WAIT_MS = 500;
 
 export class Uploads {
+  /** @type {Essay[]} all that were added */
+  essays = [];
   /** @type {Essay[]} */
   #waiting = [];
   #sending = 0;
@@ -54,8 +56,9 @@ export class Uploads {
   add(files) {
     for (const file of files) {
       /** @type {Essay} */
-      const essay = { id: crypto.randomUUID(), name: file.name, bytes: file.size, state: "waiting", file };
+      const essay = { id: newId(), name: file.name, bytes: file.size, state: "waiting", file };
       const trouble = this.#refusal(file);
+      this.essays.push(essay);
       if (trouble) Object.assign(essay, { state: "failed", trouble, hopeless: true });
       else this.#waiting.push(essay);
       this.#changed(essay);
@@ -127,4 +130,13 @@ export class Uploads {
     Object.assign(essay, change);
     this.#changed(essay);
   }
+}
+
+/** A UUID of version 4; `crypto.randomUUID` is there on https and localhost only. */
+function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (Number(bytes[6]) & 0x0f) | 0x40;
+  bytes[8] = (Number(bytes[8]) & 0x3f) | 0x80;
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
