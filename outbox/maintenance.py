@@ -11,7 +11,7 @@ import asyncpg
 from outbox.errors import one_line
 from outbox.observe import emit
 from outbox.settings import Settings
-from outbox.store import Statements
+from outbox.statements import Statements
 
 _PRUNE_ROWS = 1_000
 _LONG_WRITER_SECONDS = 60.0

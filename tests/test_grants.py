@@ -13,13 +13,24 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.pool import NullPool
 
-from outbox import ConflictError, Message, lanes, new_id, once, operate, prune_inbox, store, write, write_sync
+from outbox import (
+    ConflictError,
+    Message,
+    lanes,
+    new_id,
+    once,
+    operate,
+    prune_inbox,
+    write,
+    write_sync,
+)
 from outbox.catalog import missing
 from outbox.database import connect
 from outbox.grants import PARTS, RIGHTS, Part, grants
 from outbox.migrate import upgrade
 from outbox.schema import TABLES, VERSION_TABLE
 from outbox.settings import Settings
+from outbox.statements import Statements
 from tests.support import sql
 
 RELATIONS = (*TABLES, "outbox_state", VERSION_TABLE)
@@ -180,7 +191,7 @@ async def test_nobody_feeds_the_queue_through_a_trigger_of_their_own(database: s
 
 def statements() -> list[str]:
     """Every statement of a relay's."""
-    sources = (store.Statements(None), lanes.Statements(None))
+    sources = (Statements(None), lanes.Statements(None))
     found = [getattr(source, name) for source in sources for name in dir(source) if not name.startswith("_")]
     return [statement for statement in found if isinstance(statement, str)]
 

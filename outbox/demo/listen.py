@@ -16,7 +16,6 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
-from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -26,7 +25,8 @@ from outbox.demo.ledger import Ledger
 from outbox.errors import OperatorError
 from outbox.huleedu.events import SLOT_ASSIGNED, TOPICS
 from outbox.settings import KafkaSettings, RedisSettings
-from outbox.sinks.network import said, tls_context
+from outbox.sinks.kafka import connection_options
+from outbox.sinks.network import said
 
 _PARTITIONS = 4
 _START_SECONDS = 15.0
@@ -40,7 +40,7 @@ async def kafka_listener(settings: KafkaSettings, ledger: Ledger) -> AsyncIterat
 
     Raises `OperatorError` if Kafka is not there.
     """
-    options = _connection_options(settings)
+    options = {"bootstrap_servers": settings.bootstrap_servers, **connection_options(settings)}
     consumer = AIOKafkaConsumer(SLOT_ASSIGNED, enable_auto_commit=False, fetch_max_wait_ms=100, **options)
     try:
         try:
@@ -176,26 +176,3 @@ def _client(settings: RedisSettings) -> Redis:
         files = (settings.ssl_ca_file, settings.ssl_cert_file, settings.ssl_key_file)
         options |= dict(zip(("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"), files, strict=True))
     return Redis.from_url(url, **options)
-
-
-def _connection_options(settings: KafkaSettings) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "bootstrap_servers": settings.bootstrap_servers,
-        "security_protocol": settings.security_protocol,
-        "sasl_mechanism": settings.sasl_mechanism,
-        "sasl_plain_username": settings.sasl_username,
-        "sasl_plain_password": _secret(settings.sasl_password),
-    }
-    if settings.security_protocol in ("SSL", "SASL_SSL"):
-        options["ssl_context"] = tls_context(
-            "kafka",
-            ca=settings.ssl_ca_file,
-            cert=settings.ssl_cert_file,
-            key=settings.ssl_key_file,
-            password=_secret(settings.ssl_key_password),
-        )
-    return options
-
-
-def _secret(value: SecretStr | None) -> str | None:
-    return value.get_secret_value() if value else None

@@ -38,7 +38,12 @@ class KafkaSink:
     def __init__(self, settings: KafkaSettings, *, timeout: float = 10.0) -> None:
         self._bootstrap = _addresses(settings.bootstrap_servers)
         self._timeout = timeout
-        self._options = _connection_options(settings, timeout)
+        self._options = {
+            "client_id": settings.client_id,
+            # Longer than ours, so that it is always we who give up and take back what was written.
+            "request_timeout_ms": int(timeout * 1_000) + 5_000,
+            **connection_options(settings),
+        }
         self._format = _format(settings)
         self._cluster: Cluster | None = None
         self._troubles = Troubles()
@@ -101,13 +106,9 @@ def _format(settings: KafkaSettings) -> Format:
     )
 
 
-def _connection_options(settings: KafkaSettings, timeout: float) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "client_id": settings.client_id,
-        # Longer than ours, so that it is always we who give up and take back what was written.
-        "request_timeout_ms": int(timeout * 1_000) + 5_000,
-        "security_protocol": settings.security_protocol,
-    }
+def connection_options(settings: KafkaSettings) -> dict[str, Any]:
+    """How any client of aiokafka reaches this Kafka. Raises `SettingsError` for files that are wrong."""
+    options: dict[str, Any] = {"security_protocol": settings.security_protocol}
     if settings.security_protocol in ("SSL", "SASL_SSL"):
         options["ssl_context"] = tls_context(
             "kafka",

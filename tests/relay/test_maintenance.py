@@ -10,7 +10,8 @@ import pytest
 
 from outbox.observe import Watch, watch
 from outbox.relay import Relay
-from outbox.store import Statements, connect
+from outbox.statements import Statements
+from outbox.store import connect
 from outbox.testing import Fault, Gate
 from tests.relay.support import ByHand, emptied, settings_of, write
 from tests.support import sql
