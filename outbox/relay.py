@@ -18,12 +18,12 @@ import asyncpg
 from structlog.contextvars import bound_contextvars
 
 from outbox.breakers import Breakers
-from outbox.catalog import missing
 from outbox.errors import one_line
 from outbox.lanes import Lanes
 from outbox.maintenance import Maintenance
 from outbox.observe import Health, SinkHealth, emit
 from outbox.pump import Pump, ServedSink
+from outbox.schema.catalog import missing
 from outbox.settings import Settings, load
 from outbox.sinks import load as load_sink
 from outbox.store import LOST_DATABASE, Store, connect

@@ -19,10 +19,10 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy.engine import make_url
 
-from outbox import OperatorError, SchemaError, catalog
+from outbox import OperatorError, SchemaError
 from outbox.devstack.postgres import wheel_binaries
 from outbox.migrate import config, downgrade, sql, upgrade
-from outbox.schema import REVISIONS, TABLES, VERSION_TABLE
+from outbox.schema import REVISIONS, TABLES, VERSION_TABLE, catalog
 from outbox.settings import Settings
 from tests.support import servers
 from tests.support.pgbouncer import PgBouncer

@@ -6,10 +6,10 @@ import sys
 
 import click
 
-from outbox import grants as rights
 from outbox import migrate as migrations
 from outbox.cli.output import as_json, print_json, settings
 from outbox.schema import REVISIONS
+from outbox.schema import grants as rights
 
 
 @click.command()

@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from sqlalchemy.engine import make_url
 
 from outbox.cli import main
-from outbox.grants import grants
 from outbox.huleedu.els import Els, ElsSettings
 from outbox.huleedu.events import CONTENT_PROVISIONED, ESSAYS_REGISTERED, TOPICS
+from outbox.schema.grants import grants
 from tests.support.huleedu import CREDENTIALS, content, engine_on, event, record, registration, written
 from tests.support.kafka import Topics
 from tests.support.producing import produce

@@ -13,8 +13,8 @@ from sqlalchemy.engine import make_url
 
 from outbox.cli import main
 from outbox.errors import SettingsError
-from outbox.grants import grants
 from outbox.huleedu.page import PageSettings
+from outbox.schema.grants import grants
 from tests.huleedu.page.conftest import StartPage
 from tests.support.gateway import SECRET, token
 from tests.support.huleedu import API_KEY

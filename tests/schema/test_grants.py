@@ -24,11 +24,11 @@ from outbox import (
     write,
     write_sync,
 )
-from outbox.catalog import missing
 from outbox.database import connect
-from outbox.grants import PARTS, RIGHTS, Part, grants
 from outbox.migrate import upgrade
 from outbox.schema import TABLES, VERSION_TABLE
+from outbox.schema.catalog import missing
+from outbox.schema.grants import PARTS, RIGHTS, Part, grants
 from outbox.settings import Settings
 from outbox.statements import Statements
 from tests.support import sql

@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from outbox.catalog import catalog
 from outbox.schema import LANES, TABLES
+from outbox.schema.catalog import catalog
 from tests.support import sql
 
 HOUR = timedelta(hours=1)

@@ -1,0 +1,34 @@
+"""The database as we describe it: the tables, what the catalog should hold, who needs which rights.
+
+Imports no other room, so that every room may.
+"""
+
+from outbox.schema.tables import (
+    DESTINATION_BYTES,
+    HEADERS,
+    HEADERS_BYTES,
+    KEY_BYTES,
+    LANES,
+    REVISIONS,
+    TABLES,
+    TYPE_BYTES,
+    VERSION_TABLE,
+    include_name,
+    metadata,
+    table,
+)
+
+__all__ = [
+    "DESTINATION_BYTES",
+    "HEADERS",
+    "HEADERS_BYTES",
+    "KEY_BYTES",
+    "LANES",
+    "REVISIONS",
+    "TABLES",
+    "TYPE_BYTES",
+    "VERSION_TABLE",
+    "include_name",
+    "metadata",
+    "table",
+]
