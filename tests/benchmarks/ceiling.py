@@ -20,8 +20,8 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from outbox.message import Delivery
 from outbox.settings import load
-from outbox.sinks.kafka_records import record_of
-from outbox.sinks.murmur2 import hashed
+from outbox.sinks.kafka.murmur2 import hashed
+from outbox.sinks.kafka.records import record_of
 
 READ = """
     SELECT id, lane, key_hash, 0 AS attempts, false AS deferred, false AS head, false AS uncertain,

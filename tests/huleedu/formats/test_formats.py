@@ -31,7 +31,7 @@ from outbox.huleedu.events import (
 )
 from outbox.huleedu.formats import FORMATS, NOTIFICATION, schema_of, shipped
 from outbox.huleedu.tracing import continued
-from outbox.sinks.kafka_records import record_of
+from outbox.sinks.kafka.records import record_of
 from tests.support.deliveries import delivery
 
 GOLDEN = Path(__file__).parent / "golden"

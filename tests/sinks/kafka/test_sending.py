@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from outbox.errors import Permanent, Unavailable, Unsent
 from outbox.message import Delivery, Result, Sent
-from outbox.sinks.kafka_records import Format
-from outbox.sinks.kafka_sending import Queue, Sending
-from outbox.sinks.murmur2 import hashed
+from outbox.sinks.kafka.murmur2 import hashed
+from outbox.sinks.kafka.records import Format
+from outbox.sinks.kafka.sending import Queue, Sending
 from tests.support.deliveries import delivery
 
 LIMIT = 2_000

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from outbox.errors import Permanent, Transient, Unavailable
-from outbox.sinks.kafka_cluster import NOBODY, BrokerError, Cluster, Link, Place, Produced
-from outbox.sinks.kafka_errors import answer
-from outbox.sinks.kafka_sending import Failure, Queue, Sending
+from outbox.sinks.kafka.answers import answer
+from outbox.sinks.kafka.cluster import NOBODY, BrokerError, Cluster, Link, Place, Produced
+from outbox.sinks.kafka.sending import Failure, Queue, Sending
 
 _LEADER_WAITS = (0.0, 0.1, 0.2, 0.4)
 """Seconds before each look for a partition's new leader; an election takes about as long."""

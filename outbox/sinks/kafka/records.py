@@ -15,7 +15,7 @@ from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBat
 from pydantic_core import from_json
 
 from outbox.message import Delivery
-from outbox.sinks.murmur2 import hashed
+from outbox.sinks.kafka.murmur2 import hashed
 
 CODECS = {
     "none": DefaultRecordBatch.CODEC_NONE,

@@ -16,8 +16,8 @@ from typing import Protocol
 from outbox.errors import Permanent, SinkError
 from outbox.message import Delivery, Result, Sent
 from outbox.sinks import BEHIND
-from outbox.sinks.kafka_records import Batch, Format, Record, record_of
-from outbox.sinks.murmur2 import hashed
+from outbox.sinks.kafka.murmur2 import hashed
+from outbox.sinks.kafka.records import Batch, Format, Record, record_of
 
 _UNLIMITED = 2**31 - 1
 

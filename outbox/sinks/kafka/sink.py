@@ -21,10 +21,10 @@ from pydantic import SecretStr
 from outbox.errors import SettingsError, Unavailable
 from outbox.message import Delivery, Result
 from outbox.settings import KafkaSettings
-from outbox.sinks.kafka_cluster import Address, BrokerError, Cluster
-from outbox.sinks.kafka_dispatch import Dispatch, Troubles
-from outbox.sinks.kafka_records import CODECS, Format
-from outbox.sinks.kafka_sending import Sending
+from outbox.sinks.kafka.cluster import Address, BrokerError, Cluster
+from outbox.sinks.kafka.dispatch import Dispatch, Troubles
+from outbox.sinks.kafka.records import CODECS, Format
+from outbox.sinks.kafka.sending import Sending
 from outbox.sinks.network import tls_context
 
 _START_SECONDS = 5.0

@@ -5,7 +5,7 @@ from aiokafka.partitioner import murmur2 as aiokafka_murmur2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox.sinks.murmur2 import hashed, murmur2
+from outbox.sinks.kafka.murmur2 import hashed, murmur2
 
 
 @pytest.mark.parametrize(

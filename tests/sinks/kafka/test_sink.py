@@ -16,7 +16,7 @@ from outbox.errors import Permanent, SettingsError, Unavailable, Unsent
 from outbox.message import Sent
 from outbox.settings import KafkaSettings
 from outbox.sinks.kafka import KafkaSink
-from outbox.sinks.kafka_records import record_of
+from outbox.sinks.kafka.records import record_of
 from tests.support.deliveries import arrived, delivery, ids
 from tests.support.kafka import Topics
 from tests.support.sinks import is_sent, started

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outbox.message import Delivery
-from outbox.sinks.kafka_records import CODECS, Batch, moment, record_of
+from outbox.sinks.kafka.records import CODECS, Batch, moment, record_of
 from tests.support.deliveries import delivery
 
 GOLDEN = Path(__file__).parent / "golden" / "kafka_headers.json"
