@@ -24,7 +24,7 @@ from outbox.errors import SettingsError, Unavailable
 from outbox.message import Delivery, Result
 from outbox.settings import RedisSettings
 from outbox.sinks.network import said, tls_context, withdraw
-from outbox.sinks.redis_replies import Command, results_of, told, without_payload
+from outbox.sinks.redis.replies import Command, results_of, told, without_payload
 
 _CONNECT_SECONDS = 3.0
 _STOP_SECONDS = 2.0
