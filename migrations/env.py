@@ -16,7 +16,7 @@ from alembic import context
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
-from outbox.database import connect
+from outbox.operate import connect
 from outbox.schema import TABLES, VERSION_TABLE, metadata
 from outbox.settings import Settings, load
 

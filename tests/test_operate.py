@@ -12,10 +12,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox import operate
-from outbox.database import connect
 from outbox.errors import OperatorError, SchemaError
 from outbox.migrate import upgrade
-from outbox.operate import PENDING, Done, Selection
+from outbox.operate import PENDING, Done, Selection, connect
 from outbox.settings import Settings
 from tests.support import sql
 

@@ -14,8 +14,8 @@ from alembic import context
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
-from outbox.database import connect
 from outbox.huleedu.schema import TABLES, VERSION_TABLE, metadata
+from outbox.operate import connect
 from outbox.settings import Settings, load
 
 settings: Settings = context.config.attributes.get("settings") or load()

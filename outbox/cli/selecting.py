@@ -12,8 +12,7 @@ import click
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.cli.output import age, print_table
-from outbox.database import connect
-from outbox.operate import DeliveryState, Selection
+from outbox.operate import DeliveryState, Selection, connect
 from outbox.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])

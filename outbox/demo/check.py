@@ -15,10 +15,9 @@ from statistics import quantiles
 from typing import Literal
 from uuid import UUID
 
-from outbox.database import connect
 from outbox.demo.ledger import Ledger
 from outbox.errors import OutboxError
-from outbox.operate import DeliveryState, Selection, show
+from outbox.operate import DeliveryState, Selection, connect, show
 from outbox.settings import Settings
 
 Fate = Literal["lost", "parked", "pending", "expired", "unheard", "skipped", "uncommitted"]

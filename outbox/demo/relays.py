@@ -13,11 +13,10 @@ from uuid import UUID
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from outbox.database import connect
 from outbox.demo.child import Child, Hear
 from outbox.demo.ledger import Ledger
 from outbox.errors import DevstackError, OutboxError
-from outbox.operate import status
+from outbox.operate import connect, status
 from outbox.schema import LANES
 from outbox.settings import Settings
 

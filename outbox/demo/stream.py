@@ -22,10 +22,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox import Message, OperatorError, Settings, new_id, write
-from outbox.database import connect
 from outbox.demo.ledger import Ledger
 from outbox.huleedu.els.publish import NOTIFY_WITHIN, event_message, notification, notification_message
 from outbox.huleedu.events import SLOT_ASSIGNED, EssaySlotAssignedV1
+from outbox.operate import connect
 from outbox.schema import table
 
 _TEACHERS = 8

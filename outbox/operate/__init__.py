@@ -1,9 +1,10 @@
 """What operators ask and do: every read and action of the command line and the dashboard.
 
-Functions over one connection (see `outbox.database.connect`). States are those of the view `outbox_state`.
+Functions over one connection (see `connect`). States are those of the view `outbox_state`.
 """
 
 from outbox.operate.act import Done, retry, skip
+from outbox.operate.connection import connect
 from outbox.operate.depth import Depth, Relay, SinkStatus, Status, depths, status
 from outbox.operate.state import DONE, PENDING, DeliveryState, Details, Selection, count, find, show
 
@@ -18,6 +19,7 @@ __all__ = [
     "Selection",
     "SinkStatus",
     "Status",
+    "connect",
     "count",
     "depths",
     "find",

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
 
-from outbox.database import connect
 from outbox.errors import OutboxError
 from outbox.observe import Health, SinkHealth
-from outbox.operate import Depth, depths
+from outbox.operate import Depth, connect, depths
 from outbox.settings import Settings
 
 _FRESH_SECONDS = 2.0

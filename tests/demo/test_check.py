@@ -8,9 +8,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from outbox import Message, Settings, write
-from outbox.database import connect
 from outbox.demo.check import check, drain
 from outbox.demo.ledger import Ledger
+from outbox.operate import connect
 from tests.support import sql
 
 SETTLE = """

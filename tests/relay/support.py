@@ -13,7 +13,7 @@ from typing import Any
 
 import asyncpg
 
-from outbox import database, operate
+from outbox import operate
 from outbox.lanes import Lane
 from outbox.operate import Selection
 from outbox.relay import Relay
@@ -315,11 +315,11 @@ async def heard(connection: asyncpg.Connection, topics: Topics, topic: str) -> l
 
 async def skip(environment: Mapping[str, str], *ids: int) -> None:
     """Give deliveries up, as an operator does."""
-    async with database.connect(settings_of(environment)) as operator:
+    async with operate.connect(settings_of(environment)) as operator:
         await operate.skip(operator, Selection(ids=ids))
 
 
 async def retry(environment: Mapping[str, str], *ids: int) -> None:
     """Try deliveries again, as an operator does."""
-    async with database.connect(settings_of(environment)) as operator:
+    async with operate.connect(settings_of(environment)) as operator:
         await operate.retry(operator, Selection(ids=ids))

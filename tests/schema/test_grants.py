@@ -24,8 +24,8 @@ from outbox import (
     write,
     write_sync,
 )
-from outbox.database import connect
 from outbox.migrate import upgrade
+from outbox.operate import connect
 from outbox.schema import TABLES, VERSION_TABLE
 from outbox.schema.catalog import missing
 from outbox.schema.grants import PARTS, RIGHTS, Part, grants
