@@ -14,11 +14,11 @@ from typing import Any
 import asyncpg
 
 from outbox import operate
-from outbox.lanes import Lane
 from outbox.operate import Selection
 from outbox.relay import Relay
+from outbox.relay.lanes import Lane
+from outbox.relay.store import Store, connect
 from outbox.settings import Settings, load
-from outbox.store import Store, connect
 from outbox.testing import Attempt, Gate
 from tests.support.kafka import Topics
 from tests.support.waiting import until

@@ -10,8 +10,8 @@ import pytest
 
 from outbox.observe import Watch, watch
 from outbox.relay import Relay
-from outbox.statements import Statements
-from outbox.store import connect
+from outbox.relay.statements import Statements
+from outbox.relay.store import connect
 from outbox.testing import Fault, Gate
 from tests.relay.support import ByHand, emptied, settings_of, write
 from tests.support import sql
@@ -120,7 +120,7 @@ async def test_whoever_holds_the_floors_back_is_named(
     postgres: Cluster,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("outbox.maintenance._LONG_WRITER_SECONDS", 0.0)
+    monkeypatch.setattr("outbox.relay.maintenance._LONG_WRITER_SECONDS", 0.0)
     url = postgres.url if kind == "in another database" else environment["OUTBOX_DATABASE_URL"]
     async with sql.connection(url) as writer:
         await writer.execute("BEGIN")

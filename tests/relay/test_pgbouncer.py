@@ -11,7 +11,7 @@ import pytest
 
 from outbox.observe import watch
 from outbox.relay import Relay
-from outbox.store import _PLANNER, connect
+from outbox.relay.store import _PLANNER, connect
 from outbox.testing import Fault, Gate
 from tests.relay.support import ByHand, emptied, inversions, settings_of, write
 from tests.support import programs, servers, sql

@@ -16,7 +16,6 @@ from sqlalchemy.pool import NullPool
 from outbox import (
     ConflictError,
     Message,
-    lanes,
     new_id,
     once,
     operate,
@@ -26,11 +25,12 @@ from outbox import (
 )
 from outbox.migrate import upgrade
 from outbox.operate import connect
+from outbox.relay import lanes
+from outbox.relay.statements import Statements
 from outbox.schema import TABLES, VERSION_TABLE
 from outbox.schema.catalog import missing
 from outbox.schema.grants import PARTS, RIGHTS, Part, grants
 from outbox.settings import Settings
-from outbox.statements import Statements
 from tests.support import sql
 
 RELATIONS = (*TABLES, "outbox_state", VERSION_TABLE)

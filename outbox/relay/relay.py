@@ -17,16 +17,16 @@ from typing import Any, Self
 import asyncpg
 from structlog.contextvars import bound_contextvars
 
-from outbox.breakers import Breakers
 from outbox.errors import one_line
-from outbox.lanes import Lanes
-from outbox.maintenance import Maintenance
 from outbox.observe import Health, SinkHealth, emit
-from outbox.pump import Pump, ServedSink
+from outbox.relay.breakers import Breakers
+from outbox.relay.lanes import Lanes
+from outbox.relay.maintenance import Maintenance
+from outbox.relay.pump import Pump, ServedSink
+from outbox.relay.store import LOST_DATABASE, Store, connect
 from outbox.schema.catalog import missing
 from outbox.settings import Settings, load
 from outbox.sinks import load as load_sink
-from outbox.store import LOST_DATABASE, Store, connect
 
 _LONGEST_RECONNECT_SECONDS = 2.0
 _SINK_STOP_SECONDS = 5.0

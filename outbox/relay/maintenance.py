@@ -10,8 +10,8 @@ import asyncpg
 
 from outbox.errors import one_line
 from outbox.observe import emit
+from outbox.relay.statements import Statements
 from outbox.settings import Settings
-from outbox.statements import Statements
 
 _PRUNE_ROWS = 1_000
 _LONG_WRITER_SECONDS = 60.0

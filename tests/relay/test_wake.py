@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox.wake import Wake
+from outbox.relay.wake import Wake
 
 
 def test_it_waits_ever_longer_while_idle_up_to_the_longest() -> None:

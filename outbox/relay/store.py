@@ -16,8 +16,8 @@ from uuid import UUID
 import asyncpg
 
 from outbox.message import Delivery, Failure, Sent
+from outbox.relay.statements import Statements
 from outbox.settings import Settings
-from outbox.statements import Statements
 
 LOST_DATABASE = (
     OSError,  # a TimeoutError is one

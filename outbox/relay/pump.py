@@ -15,16 +15,16 @@ from random import random
 from time import monotonic
 from typing import Any
 
-from outbox.breakers import Admission, Breakers
 from outbox.errors import SinkError, Transient, Unavailable, one_line
-from outbox.lanes import Lane, SinkLanes
 from outbox.message import Delivery, Failure, Result, Sent
 from outbox.observe import emit
+from outbox.relay.breakers import Admission, Breakers
+from outbox.relay.lanes import Lane, SinkLanes
+from outbox.relay.store import Batch, Place, Store
+from outbox.relay.verdict import Verdict, highest_in_line
+from outbox.relay.wake import Wake
 from outbox.settings import Settings, SinkSettings
 from outbox.sinks import Sink
-from outbox.store import Batch, Place, Store
-from outbox.verdict import Verdict, highest_in_line
-from outbox.wake import Wake
 
 _LOOK_BACK_SECONDS = 60.0
 """How often the floors are forgotten, for whatever was changed by hand."""
