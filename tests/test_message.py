@@ -33,7 +33,7 @@ def test_what_the_sink_does_not_tell_is_none() -> None:
     assert Sent() == (None, None, None)
 
 
-@pytest.mark.parametrize("module", ["outbox.errors", "outbox.message", "outbox.retry"])
+@pytest.mark.parametrize("module", ["outbox.errors", "outbox.message", "outbox.policy"])
 def test_the_vocabulary_needs_only_the_standard_library(module: str) -> None:
     # The package's own __init__ is put aside: it imports the writer.
     program = f"""

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from outbox.errors import Permanent, SinkError, Transient, Unavailable, Unsent
 from outbox.message import Keep, Park, Retry
-from outbox.retry import Backoff, Breaker, Policy, decide
+from outbox.policy import Backoff, Breaker, Policy, decide
 
 JITTER = st.floats(0, 1, exclude_max=True)
 SECONDS = st.floats(0.001, 86_400)

@@ -9,7 +9,7 @@ from random import random
 from time import monotonic
 
 from outbox.observe import emit
-from outbox.retry import Backoff, Breaker
+from outbox.policy import Backoff, Breaker
 
 
 @dataclass(frozen=True, slots=True)

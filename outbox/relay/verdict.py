@@ -12,7 +12,7 @@ from typing import assert_never
 
 from outbox.errors import SinkError, Transient, Unavailable
 from outbox.message import Delivered, Delivery, Expire, Failure, Keep, Outcome, Park, Result, Retry, Sent
-from outbox.retry import Policy, decide
+from outbox.policy import Policy, decide
 
 
 @dataclass(slots=True)

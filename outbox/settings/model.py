@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from outbox.errors import SettingsError
-from outbox.retry import Backoff, Policy
+from outbox.policy import Backoff, Policy
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 _DURATION = re.compile(r"\s*(?P<number>\d+(\.\d+)?)\s*(?P<unit>ms|s|m|h|d|w)?\s*")

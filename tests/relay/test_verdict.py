@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from outbox.errors import Permanent, Transient, Unavailable, Unsent
 from outbox.message import Delivery, Result, Sent
+from outbox.policy import Policy
 from outbox.relay.verdict import Verdict, highest_in_line
-from outbox.retry import Policy
 from tests.support.deliveries import delivery
 
 RESULTS = st.sampled_from(

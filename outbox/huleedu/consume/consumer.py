@@ -27,7 +27,7 @@ from outbox.huleedu.consume.receiver import Receiver, Record
 from outbox.huleedu.consume.settings import ConsumerSettings
 from outbox.huleedu.database import DATABASE_ERRORS, said
 from outbox.logs import Throttle
-from outbox.retry import Backoff
+from outbox.policy import Backoff
 
 _log = structlog.get_logger(__name__)
 

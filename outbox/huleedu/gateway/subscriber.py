@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from outbox.huleedu.gateway.settings import GatewaySettings
 from outbox.logs import Throttle
-from outbox.retry import Backoff
+from outbox.policy import Backoff
 
 _log = structlog.get_logger(__name__)
 
