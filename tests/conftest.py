@@ -17,7 +17,7 @@ from tests.support import programs, servers
 from tests.support.kafka import Topics
 from tests.support.pgbouncer import PgBouncer
 from tests.support.postgres import Cluster
-from tests.support.relay import RelayProcess
+from tests.support.relay_process import RelayProcess
 
 POSTGRES = list(servers.postgres_choices())
 

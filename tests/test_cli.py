@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from outbox.cli import COMMANDS, main
 from tests.support import waiting
-from tests.support.relay import RelayProcess
+from tests.support.relay_process import RelayProcess
 
 Run = Callable[..., Awaitable[Result]]
 

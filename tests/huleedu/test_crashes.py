@@ -30,7 +30,7 @@ from outbox.settings import KafkaSettings, RedisSettings
 from tests.support.huleedu import CREDENTIALS, content, engine_on, event, ras_settings, registration
 from tests.support.kafka import Topics
 from tests.support.producing import produce
-from tests.support.relay import RelayProcess
+from tests.support.relay_process import RelayProcess
 from tests.support.waiting import until
 
 SLOTS, UPLOADS, AT_ONCE, PARTITIONS = 30, 100, 10, 3

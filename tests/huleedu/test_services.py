@@ -19,7 +19,7 @@ from outbox.schema.grants import grants
 from tests.support.huleedu import CREDENTIALS, content, engine_on, event, record, registration, written
 from tests.support.kafka import Topics
 from tests.support.producing import produce
-from tests.support.relay import RelayProcess
+from tests.support.relay_process import RelayProcess
 from tests.support.waiting import until
 
 Start = Callable[..., Awaitable[tuple[RelayProcess, httpx.AsyncClient]]]

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from outbox.testing import Gate
-from tests.relay.support import QUICK, SINK, ByHand
+from tests.relay.traffic import QUICK, SINK, ByHand
 from tests.support import sql
 
 

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from outbox.testing import Fault, Gate
-from tests.relay.support import ByHand, delivered, inversions, state, write
+from tests.relay.traffic import ByHand, delivered, inversions, state, write
 from tests.support.waiting import until
 
 

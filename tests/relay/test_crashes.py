@@ -10,8 +10,8 @@ import pytest
 from outbox.observe import watch
 from outbox.relay import Relay
 from outbox.testing import Fault, Gate
-from tests.relay.support import arrived, emptied, inversions, settings_of, state, unexplained, write
-from tests.support.relay import RelayProcess
+from tests.relay.traffic import arrived, emptied, inversions, settings_of, state, unexplained, write
+from tests.support.relay_process import RelayProcess
 
 StartRelay = Callable[..., Awaitable[RelayProcess]]
 

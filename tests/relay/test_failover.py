@@ -9,7 +9,7 @@ from outbox.message import Sent
 from outbox.observe import watch
 from outbox.relay import Relay
 from outbox.testing import Fault, Gate
-from tests.relay.support import QUICK, SINK, arrived, emptied, settings_of, write
+from tests.relay.traffic import QUICK, SINK, arrived, emptied, settings_of, write
 from tests.support import sql
 from tests.support.deliveries import delivery
 

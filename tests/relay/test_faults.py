@@ -6,7 +6,7 @@ import asyncpg
 
 from outbox.observe import watch
 from outbox.testing import Fault, Gate
-from tests.relay.support import ByHand, delivered, inversions, state, write
+from tests.relay.traffic import ByHand, delivered, inversions, state, write
 from tests.support.waiting import until
 
 SLOW = {

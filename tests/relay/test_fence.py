@@ -7,7 +7,7 @@ import asyncio
 import asyncpg
 
 from outbox.testing import Fault, Gate
-from tests.relay.support import ByHand, is_idle, lane_of, state, write
+from tests.relay.traffic import ByHand, is_idle, lane_of, state, write
 from tests.support import sql
 from tests.support.waiting import until
 

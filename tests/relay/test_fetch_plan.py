@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from tests.relay.support import ByHand, Plan, write
+from tests.relay.traffic import ByHand, Plan, write
 from tests.support.postgres import Cluster
 
 

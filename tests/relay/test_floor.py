@@ -12,7 +12,7 @@ import pytest
 
 from outbox.relay import Relay
 from outbox.testing import Gate
-from tests.relay.support import (
+from tests.relay.traffic import (
     SINK,
     TOPIC,
     ByHand,

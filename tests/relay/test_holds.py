@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import asyncpg
 
 from outbox.testing import Fault, Gate
-from tests.relay.support import (
+from tests.relay.traffic import (
     ByHand,
     delivered,
     emptied,
@@ -20,7 +20,7 @@ from tests.relay.support import (
     state,
     write,
 )
-from tests.support.relay import RelayProcess
+from tests.support.relay_process import RelayProcess
 from tests.support.waiting import until
 
 SLOW_RETRY = {

@@ -10,7 +10,7 @@ import pytest
 from outbox.devstack import Kafka
 from outbox.observe import watch
 from outbox.relay import Relay
-from tests.relay.support import (
+from tests.relay.traffic import (
     QUICK,
     assert_all_in_order,
     emptied,

@@ -9,9 +9,9 @@ import asyncpg
 
 from outbox.schema import LANES
 from outbox.testing import Fault, Gate
-from tests.relay.support import SINK, ByHand, write
+from tests.relay.traffic import SINK, ByHand, write
 from tests.support import sql
-from tests.support.relay import RelayProcess
+from tests.support.relay_process import RelayProcess
 from tests.support.waiting import until
 
 

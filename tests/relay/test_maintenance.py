@@ -13,7 +13,7 @@ from outbox.relay import Relay
 from outbox.relay.statements import Statements
 from outbox.relay.store import connect
 from outbox.testing import Fault, Gate
-from tests.relay.support import ByHand, emptied, settings_of, write
+from tests.relay.traffic import ByHand, emptied, settings_of, write
 from tests.support import sql
 from tests.support.postgres import Cluster
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import asyncpg
 
 from outbox.testing import Gate
-from tests.relay.support import emptied, write
-from tests.support.relay import RelayProcess
+from tests.relay.traffic import emptied, write
+from tests.support.relay_process import RelayProcess
 
 ROWS, BYTES = 2_000, 900_000
 

@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 
 from outbox.testing import Fault, Gate
-from tests.relay.support import SINK, arrived, emptied, first_sends, inversions, unexplained, write
-from tests.support.relay import RelayProcess
+from tests.relay.traffic import SINK, arrived, emptied, first_sends, inversions, unexplained, write
+from tests.support.relay_process import RelayProcess
 
 KEYS, EACH, BURST = 20, 200, 10
 

@@ -11,11 +11,11 @@ from redis.asyncio import Redis
 
 from outbox.devstack import Kafka, Postgres, Valkey
 from outbox.testing import Gate
-from tests.relay.support import QUICK, SINK, arrived, assert_all_in_order, emptied, inversions, write
+from tests.relay.traffic import QUICK, SINK, arrived, assert_all_in_order, emptied, inversions, write
 from tests.support import sql
 from tests.support.kafka import Topics
 from tests.support.postgres import migrate
-from tests.support.relay import RelayProcess
+from tests.support.relay_process import RelayProcess
 from tests.support.waiting import until
 
 LEASE_SECONDS = float(QUICK["OUTBOX_LEASE_SECONDS"])

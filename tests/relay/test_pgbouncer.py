@@ -13,7 +13,7 @@ from outbox.observe import watch
 from outbox.relay import Relay
 from outbox.relay.store import _PLANNER, connect
 from outbox.testing import Fault, Gate
-from tests.relay.support import ByHand, emptied, inversions, settings_of, write
+from tests.relay.traffic import ByHand, emptied, inversions, settings_of, write
 from tests.support import programs, servers, sql
 from tests.support.pgbouncer import PgBouncer
 

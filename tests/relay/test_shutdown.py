@@ -8,8 +8,8 @@ import asyncpg
 
 from outbox.relay import Relay
 from outbox.testing import Fault, Gate
-from tests.relay.support import arrived, emptied, settings_of, write
-from tests.support.relay import RelayProcess
+from tests.relay.traffic import arrived, emptied, settings_of, write
+from tests.support.relay_process import RelayProcess
 
 StartRelay = Callable[..., Awaitable[RelayProcess]]
 

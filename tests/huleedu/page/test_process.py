@@ -19,7 +19,7 @@ from tests.huleedu.page.conftest import StartPage
 from tests.support.gateway import SECRET, token
 from tests.support.huleedu import API_KEY
 from tests.support.page import client, new_batch, upload
-from tests.support.relay import RelayProcess
+from tests.support.relay_process import RelayProcess
 
 NEEDED = {
     "PAGE_GATEWAY_URL": "ws://127.0.0.1:8080/ws",
