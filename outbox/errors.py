@@ -18,6 +18,13 @@ Sinks *return* `SinkError`s, one per delivery, so that one batch can have many r
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
+Scope = Literal["sink", "destination", "part"]
+"""How much is down: the sink, one destination of it, or a part of a destination (one partition)."""
+
+_LONGEST = 200
+
 
 class OutboxError(Exception):
     """The root of what this package raises on purpose."""
@@ -69,9 +76,11 @@ class Unavailable(SinkError):
     `"part"` (one partition of a destination) makes only this delivery's key wait.
     """
 
-    def __init__(self, reason: str, *, scope: str = "sink", uncertain: bool = False) -> None:
+    def __init__(self, reason: str, *, scope: Scope = "sink", uncertain: bool = False) -> None:
         super().__init__(reason, uncertain=uncertain)
-        self.scope = scope
+        if scope not in get_args(Scope):
+            raise ValueError(f"scope={scope!r} is none of {', '.join(get_args(Scope))}")
+        self.scope: Scope = scope
 
 
 class Transient(SinkError):
@@ -86,9 +95,9 @@ class Unsent(SinkError):
     """Not tried, because an earlier delivery of its key was not sent. Nothing is recorded."""
 
 
-def one_line(error: BaseException) -> str:
-    """What it says, in one line and not too long."""
+def describe(error: BaseException) -> str:
+    """Returns what an error says, in one line of bounded length that names it."""
     if isinstance(error, SinkError):
         return error.reason
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    name, text = type(error).__name__, str(error).partition("\n")[0][:_LONGEST]
+    return text if name in text else f"{name}: {text}".removesuffix(": ")

@@ -1,4 +1,4 @@
-"""What is written, what is read back, and what became of it: plain and frozen.
+"""What is written, what is read back, and what a sink says of it: plain and frozen.
 
 Owns the words the rest of the package talks in; knows neither database nor broker.
 """
@@ -91,57 +91,3 @@ class Sent(NamedTuple):
 
 Result = Sent | SinkError
 """What a sink says of one delivery."""
-
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """Done: the sink has it."""
-
-    sent: Sent
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """Try again after `delay` seconds; until then the key waits."""
-
-    delay: float
-    reason: str
-    counted: bool = True
-    """Whether the attempt counts towards parking."""
-    uncertain: bool = False
-    """Whether it may have arrived all the same."""
-
-
-@dataclass(frozen=True, slots=True)
-class Park:
-    """Stop trying; a person decides."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Expire:
-    """Too late to be worth sending."""
-
-
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """Leave it as it is: nothing was tried, or what it goes to is down."""
-
-    uncertain: bool = False
-
-
-Outcome = Delivered | Retry | Park | Expire | Keep
-"""What becomes of a delivery after one round of its pump."""
-
-
-class Failure(NamedTuple):
-    """What to record of a delivery that was not sent."""
-
-    delivery: Delivery
-    reason: str
-    delay: float | None
-    """Seconds to the retry; None parks it."""
-    counted: bool
-    blocks: bool
-    uncertain: bool

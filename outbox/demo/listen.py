@@ -22,11 +22,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from outbox.demo.ledger import Ledger
-from outbox.errors import OperatorError
+from outbox.errors import OperatorError, describe
 from outbox.huleedu.events import SLOT_ASSIGNED, TOPICS
 from outbox.settings import KafkaSettings, RedisSettings
 from outbox.sinks.kafka import connection_options
-from outbox.sinks.network import said
 
 _PARTITIONS = 4
 _START_SECONDS = 15.0
@@ -49,7 +48,8 @@ async def kafka_listener(settings: KafkaSettings, ledger: Ledger) -> AsyncIterat
                 await _begin(consumer)
         except (KafkaError, OSError, TimeoutError) as error:
             raise OperatorError(
-                f"Kafka: {said(error)}; is OUTBOX_KAFKA_BOOTSTRAP_SERVERS={settings.bootstrap_servers} right?"
+                f"Kafka: {describe(error)}; "
+                f"is OUTBOX_KAFKA_BOOTSTRAP_SERVERS={settings.bootstrap_servers} right?"
             ) from error
         async with _background(_consume(consumer, ledger)):
             yield
@@ -137,7 +137,7 @@ class _RedisListener:
                 async with _client(self._settings) as client:
                     await self._listen(client)
             except (RedisError, OSError) as error:
-                self.trouble = said(error)
+                self.trouble = describe(error)
                 await asyncio.sleep(_TRY_AGAIN_SECONDS)
 
     async def _listen(self, client: Redis) -> None:

@@ -5,7 +5,7 @@ Functions over one connection (see `connect`). States are those of the view `out
 
 from outbox.operate.act import Done, retry, skip
 from outbox.operate.connection import connect
-from outbox.operate.depth import Depth, Relay, SinkStatus, Status, depths, status
+from outbox.operate.depth import Depth, RelayStatus, SinkStatus, Status, depths, status
 from outbox.operate.state import DONE, PENDING, DeliveryState, Details, Selection, count, find, show
 
 __all__ = [
@@ -15,7 +15,7 @@ __all__ = [
     "Depth",
     "Details",
     "Done",
-    "Relay",
+    "RelayStatus",
     "Selection",
     "SinkStatus",
     "Status",

@@ -137,7 +137,7 @@ class SinkStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Relay:
+class RelayStatus:
     """A relay that lives."""
 
     relay_id: UUID
@@ -153,7 +153,7 @@ class Status:
     """The whole at a glance."""
 
     sinks: Sequence[SinkStatus]
-    relays: Sequence[Relay]
+    relays: Sequence[RelayStatus]
 
     @property
     def needs_attention(self) -> bool:
@@ -179,5 +179,5 @@ async def status(connection: AsyncConnection) -> Status:
     )
     return Status(
         sinks=[SinkStatus.of(sink, by_sink[sink]) for sink in sorted(known)],
-        relays=[Relay(*row, lanes=owned[row.relay_id]) for row in await connection.execute(living)],
+        relays=[RelayStatus(*row, lanes=owned[row.relay_id]) for row in await connection.execute(living)],
     )

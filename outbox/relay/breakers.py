@@ -7,9 +7,67 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from random import random
 from time import monotonic
+from typing import Literal
 
 from outbox.observe import emit
-from outbox.policy import Backoff, Breaker
+from outbox.policy import Backoff
+
+
+class Breaker:
+    """Keeps deliveries back from what is down, and lets one probe through now and then.
+
+    Closed: all pass. `trip` opens it. Once its wait is over, `admit` grants one probe, and
+    refuses the rest until `close` or the next `trip`. Times are monotonic seconds given by the
+    caller; a probe that is never answered is granted anew after `probe_timeout`.
+    """
+
+    def __init__(self, backoff: Backoff, *, probe_timeout: float = 30.0) -> None:
+        self._backoff = backoff
+        self._probe_timeout = probe_timeout
+        self._failures = 0
+        self._probing = False
+        self._until = 0.0
+
+    @property
+    def open(self) -> bool:
+        """Whether the last thing heard of it was a failure."""
+        return self._failures > 0
+
+    def admit(self, now: float) -> Literal["pass", "probe", "refuse"]:
+        """Whether a batch may go out now, and how."""
+        if not self.open:
+            return "pass"
+        if now < self._until:
+            return "refuse"
+        self._probing = True
+        self._until = now + self._probe_timeout
+        return "probe"
+
+    def trip(self, now: float, jitter: float) -> float:
+        """It failed: returns for how many seconds nothing is sent there.
+
+        Zero if that was known: a batch that was on its way when it opened says nothing new.
+        """
+        if self.open and not self._probing and now < self._until:
+            return 0.0
+        self._probing = False
+        self._failures += 1
+        # Half fixed, half jittered: relays probe apart, and never at once.
+        wait = self._backoff.ceiling(self._failures) * (1.0 - jitter / 2.0)
+        self._until = now + wait
+        return wait
+
+    def forfeit(self, now: float) -> None:
+        """The probe found nothing to send: grant it to the next who asks."""
+        if self._probing:
+            self._until = now
+
+    def close(self) -> bool:
+        """It works; returns whether that is news."""
+        news = self.open
+        self._failures = 0
+        self._probing = False
+        return news
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +84,7 @@ class Admission:
     """At most one delivery to each of these."""
 
 
-class Breakers:
+class SinkBreakers:
     """The breakers of one sink, shared by its pumps; None stands for the sink as a whole."""
 
     def __init__(

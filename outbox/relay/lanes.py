@@ -21,8 +21,59 @@ from uuid import uuid4
 import asyncpg
 
 from outbox.observe import emit
+from outbox.relay.statements import in_schema
 from outbox.schema import LANES
 from outbox.settings import Settings
+
+ALIVE = """
+    INSERT INTO {schema}outbox_relays (relay_id, name, version, sinks, expires_at)
+    VALUES ($1, $2, $3, $4, clock_timestamp() + $5::double precision * interval '1 second')
+    ON CONFLICT (relay_id) DO UPDATE SET sinks = excluded.sinks, expires_at = excluded.expires_at
+"""
+COUNT = """
+    SELECT sink, count(*)::integer FROM {schema}outbox_relays, unnest(sinks) AS sink
+    WHERE expires_at > clock_timestamp() GROUP BY sink
+"""
+CREATE = f"""
+    INSERT INTO {{schema}}outbox_lanes (sink, lane)
+    SELECT sink, lane FROM unnest($1::text[]) AS sink, generate_series(0, {LANES - 1}) AS lane
+    ON CONFLICT DO NOTHING
+"""
+# A lease that ended is lost even where nobody took it: failures recorded meanwhile were refused,
+# and a floor that passed them must be forgotten.
+RENEW = """
+    WITH mine AS (
+        SELECT sink, lane FROM {schema}outbox_lanes
+        WHERE owner = $1 AND expires_at > clock_timestamp() ORDER BY sink, lane FOR UPDATE
+    )
+    UPDATE {schema}outbox_lanes l
+    SET expires_at = clock_timestamp() + $2::double precision * interval '1 second'
+    FROM mine WHERE l.sink = mine.sink AND l.lane = mine.lane
+    RETURNING l.sink, l.lane, l.epoch
+"""
+TAKE = """
+    WITH free AS (
+        SELECT sink, lane FROM {schema}outbox_lanes
+        WHERE sink = $2 AND (owner IS NULL OR expires_at < clock_timestamp())
+        ORDER BY random() LIMIT $3 FOR UPDATE SKIP LOCKED
+    )
+    UPDATE {schema}outbox_lanes l
+    SET owner = $1, epoch = epoch + 1,
+        expires_at = clock_timestamp() + $4::double precision * interval '1 second'
+    FROM free WHERE l.sink = free.sink AND l.lane = free.lane
+    RETURNING l.lane, l.epoch
+"""
+RELEASE = """
+    UPDATE {schema}outbox_lanes SET owner = NULL, expires_at = NULL
+    WHERE owner = $1 AND sink = $2 AND lane = ANY ($3::text[]::smallint[])
+"""
+LEAVE = """
+    WITH gone AS (DELETE FROM {schema}outbox_relays WHERE relay_id = $1)
+    UPDATE {schema}outbox_lanes SET owner = NULL, expires_at = NULL WHERE owner = $1
+"""
+BURY = """
+    DELETE FROM {schema}outbox_relays WHERE expires_at < clock_timestamp() - interval '1 day'
+"""
 
 
 @dataclass(slots=True, eq=False)
@@ -96,62 +147,6 @@ class SinkLanes:
             self.leaving.discard(number)
 
 
-class Statements:
-    """The SQL, with the tables' schema filled in."""
-
-    def __init__(self, schema: str | None) -> None:
-        prefix = f'"{schema}".' if schema else ""
-        self.alive = f"""
-            INSERT INTO {prefix}outbox_relays (relay_id, name, version, sinks, expires_at)
-            VALUES ($1, $2, $3, $4, clock_timestamp() + $5::double precision * interval '1 second')
-            ON CONFLICT (relay_id) DO UPDATE SET sinks = excluded.sinks, expires_at = excluded.expires_at
-        """
-        self.count = f"""
-            SELECT sink, count(*)::integer FROM {prefix}outbox_relays, unnest(sinks) AS sink
-            WHERE expires_at > clock_timestamp() GROUP BY sink
-        """
-        self.create = f"""
-            INSERT INTO {prefix}outbox_lanes (sink, lane)
-            SELECT sink, lane FROM unnest($1::text[]) AS sink, generate_series(0, {LANES - 1}) AS lane
-            ON CONFLICT DO NOTHING
-        """
-        # A lease that ended is lost even where nobody took it: failures recorded meanwhile were refused,
-        # and a floor that passed them must be forgotten.
-        self.renew = f"""
-            WITH mine AS (
-                SELECT sink, lane FROM {prefix}outbox_lanes
-                WHERE owner = $1 AND expires_at > clock_timestamp() ORDER BY sink, lane FOR UPDATE
-            )
-            UPDATE {prefix}outbox_lanes l
-            SET expires_at = clock_timestamp() + $2::double precision * interval '1 second'
-            FROM mine WHERE l.sink = mine.sink AND l.lane = mine.lane
-            RETURNING l.sink, l.lane, l.epoch
-        """
-        self.take = f"""
-            WITH free AS (
-                SELECT sink, lane FROM {prefix}outbox_lanes
-                WHERE sink = $2 AND (owner IS NULL OR expires_at < clock_timestamp())
-                ORDER BY random() LIMIT $3 FOR UPDATE SKIP LOCKED
-            )
-            UPDATE {prefix}outbox_lanes l
-            SET owner = $1, epoch = epoch + 1,
-                expires_at = clock_timestamp() + $4::double precision * interval '1 second'
-            FROM free WHERE l.sink = free.sink AND l.lane = free.lane
-            RETURNING l.lane, l.epoch
-        """
-        self.release = f"""
-            UPDATE {prefix}outbox_lanes SET owner = NULL, expires_at = NULL
-            WHERE owner = $1 AND sink = $2 AND lane = ANY ($3::text[]::smallint[])
-        """
-        self.leave = f"""
-            WITH gone AS (DELETE FROM {prefix}outbox_relays WHERE relay_id = $1)
-            UPDATE {prefix}outbox_lanes SET owner = NULL, expires_at = NULL WHERE owner = $1
-        """
-        self.bury = f"""
-            DELETE FROM {prefix}outbox_relays WHERE expires_at < clock_timestamp() - interval '1 day'
-        """
-
-
 class Lanes:
     """This relay's leases on all its sinks, renewed and balanced by `tick`."""
 
@@ -161,7 +156,7 @@ class Lanes:
         self.nudged = asyncio.Event()
         """A heartbeat now would change something: do not wait for the next."""
         self._settings = settings
-        self._sql = Statements(settings.database_schema)
+        self._schema = settings.database_schema
         self._all: dict[str, SinkLanes] = {}
         self._sinks: dict[str, SinkLanes] = {}
 
@@ -178,9 +173,9 @@ class Lanes:
         """Begin on a new connection, owning nothing: what was owned before is taken anew or not at all."""
         for lanes in self._sinks.values():
             lanes.forget(list(lanes.owned))
-        await connection.execute(self._sql.leave, self.relay)
-        await connection.execute(self._sql.bury)
-        await connection.execute(self._sql.create, list(self._all))
+        await connection.execute(self._statement(LEAVE), self.relay)
+        await connection.execute(self._statement(BURY))
+        await connection.execute(self._statement(CREATE), list(self._all))
         self.nudged.set()
 
     async def tick(self, connection: asyncpg.Connection) -> None:
@@ -189,10 +184,10 @@ class Lanes:
         sinks = dict(self._sinks)  # One that becomes ready meanwhile has its turn next time.
         lease = self._settings.lease_seconds
         await connection.execute(
-            self._sql.alive, self.relay, self.name, version("outbox"), list(sinks), lease
+            self._statement(ALIVE), self.relay, self.name, version("outbox"), list(sinks), lease
         )
         await self._renew(connection, sinks)
-        relays = dict(await connection.fetch(self._sql.count))
+        relays = dict(await connection.fetch(self._statement(COUNT)))
         for sink, lanes in sinks.items():
             share = math.ceil(LANES / max(1, relays.get(sink, 1)))
             staying = [number for number in lanes.owned if number not in lanes.leaving]
@@ -204,7 +199,7 @@ class Lanes:
 
     async def leave(self, connection: asyncpg.Connection) -> None:
         """Release everything; the pumps have ended."""
-        await connection.execute(self._sql.leave, self.relay)
+        await connection.execute(self._statement(LEAVE), self.relay)
         for lanes in self._sinks.values():
             if lanes.owned:
                 emit("lanes.released", sink=lanes.sink, lanes=sorted(lanes.owned))
@@ -214,7 +209,9 @@ class Lanes:
         # Read before asking: the lease cannot end earlier than counted from here.
         asked = monotonic()
         renewed: dict[str, list[Any]] = {sink: [] for sink in sinks}
-        for record in await connection.fetch(self._sql.renew, self.relay, self._settings.lease_seconds):
+        for record in await connection.fetch(
+            self._statement(RENEW), self.relay, self._settings.lease_seconds
+        ):
             renewed.setdefault(record["sink"], []).append(record)
         for sink, lanes in sinks.items():
             self._apply(lanes, renewed[sink])
@@ -229,7 +226,7 @@ class Lanes:
 
     async def _take(self, connection: asyncpg.Connection, lanes: SinkLanes, count: int) -> None:
         taken = await connection.fetch(
-            self._sql.take, self.relay, lanes.sink, count, self._settings.lease_seconds
+            self._statement(TAKE), self.relay, lanes.sink, count, self._settings.lease_seconds
         )
         for number, epoch in taken:
             lanes.owned[number] = Lane(number, epoch)
@@ -240,6 +237,11 @@ class Lanes:
         numbers = lanes.releasable
         if numbers:
             # As text: smallint[] asyncpg would look up, in several statements, with jit off for the session.
-            await connection.execute(self._sql.release, self.relay, lanes.sink, list(map(str, numbers)))
+            await connection.execute(
+                self._statement(RELEASE), self.relay, lanes.sink, list(map(str, numbers))
+            )
             lanes.forget(numbers)
             emit("lanes.released", sink=lanes.sink, lanes=numbers)
+
+    def _statement(self, statement: str) -> str:
+        return in_schema(statement, self._schema)

@@ -8,9 +8,9 @@ from datetime import timedelta
 
 import asyncpg
 
-from outbox.errors import one_line
+from outbox.errors import describe
 from outbox.observe import emit
-from outbox.relay.statements import Statements
+from outbox.relay.statements import in_schema
 from outbox.settings import Settings
 
 _PRUNE_ROWS = 1_000
@@ -26,6 +26,36 @@ _OLDEST_WRITER = """
     WHERE xid IS NOT NULL AND since IS NOT NULL
     ORDER BY age(xid) DESC LIMIT 1
 """
+PUBLISH = """
+    WITH before AS (
+        SELECT on_park FROM {schema}outbox_sinks WHERE sink = $1
+    ), parked AS (
+        UPDATE {schema}outbox_queue SET blocks = ($3 = 'hold')
+        FROM before
+        WHERE sink = $1 AND parked_at IS NOT NULL AND before.on_park <> $3
+    )
+    INSERT INTO {schema}outbox_sinks (sink, stuck_after, on_park) VALUES ($1, $2, $3)
+    ON CONFLICT (sink) DO UPDATE
+    SET stuck_after = excluded.stuck_after, on_park = excluded.on_park,
+        updated_at = clock_timestamp(), holds_ended = outbox_sinks.holds_ended + 1
+    WHERE (outbox_sinks.stuck_after, outbox_sinks.on_park) <> (excluded.stuck_after, excluded.on_park)
+"""
+"""What the view needs of a sink's settings. Held keys follow the park policy when it changes."""
+
+PRUNE = """
+    WITH oldest AS MATERIALIZED (
+        SELECT id, settled_at FROM {schema}outbox_receipts WHERE id > $1 ORDER BY id LIMIT $2
+    ), old AS MATERIALIZED (
+        SELECT id FROM oldest WHERE settled_at < now() - $3::double precision * interval '1 second'
+    ), receipts AS (
+        DELETE FROM {schema}outbox_receipts r USING old WHERE r.id = old.id RETURNING r.id
+    ), written AS (
+        DELETE FROM {schema}outbox o USING receipts WHERE o.id = receipts.id
+    )
+    SELECT count(*) AS rows, max(id) AS last_id FROM receipts
+"""
+"""Delete a batch of what was done long ago, row and receipt together; several relays may at once."""
+
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '1s'"
 
 
@@ -34,7 +64,8 @@ class Maintenance:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._sql = Statements(settings.database_schema)
+        self._publish = in_schema(PUBLISH, settings.database_schema)
+        self._prune_batch = in_schema(PRUNE, settings.database_schema)
         self._pruned = 0
 
     async def publish_settings(self, connection: asyncpg.Connection) -> None:
@@ -42,7 +73,7 @@ class Maintenance:
         for name in self._settings.sink_names:
             sink = self._settings.sink(name)
             await connection.execute(
-                self._sql.publish, name, timedelta(seconds=sink.stuck_after_seconds), sink.on_park
+                self._publish, name, timedelta(seconds=sink.stuck_after_seconds), sink.on_park
             )
 
     async def run(self, connection: asyncpg.Connection, ending: asyncio.Event) -> None:
@@ -52,7 +83,7 @@ class Maintenance:
                 await self._prune(connection, ending)
             except (asyncpg.PostgresError, TimeoutError) as error:
                 # Delivering goes on without it: a right that is missing, a lock that is not to be had.
-                emit("prune.failed", reason=one_line(error))
+                emit("prune.failed", reason=describe(error))
             await self._name_long_writer(connection)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.prune_interval_seconds):
@@ -64,7 +95,7 @@ class Maintenance:
             async with connection.transaction():
                 await connection.execute(_LOCK_TIMEOUT)
                 rows, last = await connection.fetchrow(
-                    self._sql.prune, after, _PRUNE_ROWS, self._settings.retention
+                    self._prune_batch, after, _PRUNE_ROWS, self._settings.retention
                 )
             if not rows:
                 break

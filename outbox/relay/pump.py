@@ -1,6 +1,6 @@
 """One loop of one sink: fetch from its lanes, send, settle, and look again.
 
-Decides nothing about failure (`retry` does) and knows no broker (`sinks` do). No transaction is open
+Decides nothing about failure (`verdict` does) and knows no broker (`sinks` do). No transaction is open
 while it sends.
 """
 
@@ -10,18 +10,17 @@ import asyncio
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from random import random
 from time import monotonic
 from typing import Any
 
-from outbox.errors import SinkError, Transient, Unavailable, one_line
-from outbox.message import Delivery, Failure, Result, Sent
+from outbox.errors import SinkError, Transient, Unavailable, describe
+from outbox.message import Delivery, Result, Sent
 from outbox.observe import emit
-from outbox.relay.breakers import Admission, Breakers
+from outbox.relay.breakers import Admission, SinkBreakers
 from outbox.relay.lanes import Lane, SinkLanes
-from outbox.relay.store import Batch, Place, Store
-from outbox.relay.verdict import Verdict, highest_in_line
+from outbox.relay.store import Fetched, Position, Request, Store
+from outbox.relay.verdict import Failure, Verdict, highest_in_line, judge, sort_out
 from outbox.relay.wake import Wake
 from outbox.settings import Settings, SinkSettings
 from outbox.sinks import Sink
@@ -30,7 +29,6 @@ _LOOK_BACK_SECONDS = 60.0
 """How often the floors are forgotten, for whatever was changed by hand."""
 
 _JITTER = iter(random, None)
-_BY_ID = attrgetter("id")
 
 
 @dataclass(slots=True)
@@ -41,7 +39,7 @@ class ServedSink:
     sink: Sink
     settings: SinkSettings
     lanes: SinkLanes
-    breakers: Breakers
+    breakers: SinkBreakers
     settled_at: float = field(default_factory=monotonic)
     """Monotonic time at which something was last settled."""
 
@@ -70,14 +68,15 @@ class Pump:
         await self._deliver(store)
         wake = Wake(self._settings.poll_shortest_seconds, self._settings.poll_interval_seconds)
         while not ending.is_set():
-            rows, full = await self._round(store)
+            rows, full = await self.round(store)
             await _pause(ending, wake.after(rows, full=full))
 
     def forget_unsettled(self) -> None:
         """Ids may have been given anew: what was sent and not settled is sent again."""
         self._unsettled = []
 
-    async def _round(self, store: Store) -> tuple[int, bool]:
+    async def round(self, store: Store) -> tuple[int, bool]:
+        """Fetch, send and settle once; returns how many deliveries were settled, and if more may be there."""
         served = self._served
         with (
             served.breakers.admission() as admission,
@@ -114,16 +113,21 @@ class Pump:
             for lane in lanes:
                 lane.floor = 0
 
-    async def _fetch(self, store: Store, lanes: Sequence[Lane], admission: Admission) -> Batch:
+    def request(self, lanes: Sequence[Lane], admission: Admission) -> Request:
+        """Returns what it asks the store for, of these lanes."""
         # The floor passes what is left out for an open breaker, so a probe looks from the beginning.
-        places = [Place(lane.number, lane.epoch, 0 if admission.probes else lane.floor) for lane in lanes]
-        batch = await store.fetch(
-            places,
+        return Request(
+            positions=[
+                Position(lane.number, lane.epoch, 0 if admission.probes else lane.floor) for lane in lanes
+            ],
             rows=1 if admission.probing else self._settings.batch_size,
             budget=self._settings.batch_bytes,
             without=admission.without,
             holds_ended=self._holds_ended,
         )
+
+    async def _fetch(self, store: Store, lanes: Sequence[Lane], admission: Admission) -> Fetched:
+        batch = await store.fetch(self.request(lanes, admission))
         if batch.snapshot.holds_ended != self._holds_ended:
             self._holds_ended = batch.snapshot.holds_ended
             for lane in lanes:
@@ -135,40 +139,20 @@ class Pump:
         return batch
 
     async def _send(self, fetched: Sequence[Delivery], admission: Admission) -> Verdict:
-        verdict = Verdict()
-        # By id, whatever order the lanes and the retries among them came in.
-        batch = sorted(fetched, key=_BY_ID)
-        if any(delivery.expired for delivery in batch):
-            verdict.expired = [d for d in batch if d.expired and not d.uncertain]
-            batch = [d for d in batch if not d.expired or d.uncertain]
-        if admission.probes:
-            batch = self._one_each(batch, admission.probes, verdict)
-        if batch:
-            results = await self._ask(batch)
-            verdict.judge(batch, results, self._policy, _JITTER)
-            emit(
-                "pump.sent",
-                sink=self._served.name,
-                pump=self._number,
-                rows=len(batch),
-                sent=len(verdict.sent),
-                failed=len(batch) - len(verdict.sent),
-            )
+        outgoing = sort_out(fetched, admission.probes)
+        if not outgoing.send:
+            return judge(outgoing, (), self._policy, _JITTER)
+        results = await self._ask(outgoing.send)
+        verdict = judge(outgoing, results, self._policy, _JITTER)
+        emit(
+            "pump.sent",
+            sink=self._served.name,
+            pump=self._number,
+            rows=len(results),
+            sent=len(verdict.sent),
+            failed=len(results) - len(verdict.sent),
+        )
         return verdict
-
-    @staticmethod
-    def _one_each(deliveries: Iterable[Delivery], probes: frozenset[str], verdict: Verdict) -> list[Delivery]:
-        """Only the first delivery to each destination that is probed."""
-        seen: set[str] = set()
-        chosen = []
-        for delivery in deliveries:
-            if delivery.destination in seen:
-                verdict.leave(delivery)
-                continue
-            chosen.append(delivery)
-            if delivery.destination in probes:
-                seen.add(delivery.destination)
-        return chosen
 
     async def _ask(self, batch: Sequence[Delivery]) -> Sequence[Result]:
         """The sink's results, or what stands for them where it gave none."""
@@ -182,7 +166,7 @@ class Pump:
             if limit.expired():
                 error = Unavailable("no answer before the lease ran out", uncertain=True)
             else:
-                error = Transient(one_line(raised))
+                error = Transient(describe(raised))
         else:
             given = len(results) if isinstance(results, Sequence) else "no"
             if given == len(batch):
@@ -199,17 +183,17 @@ class Pump:
         emit("pump.settling", sink=served.name, pump=self._number, rows=rows)
         self._unsettled = verdict.sent
         delivered, oldest = await self._deliver(store)
-        places = [Place(lane.number, lane.epoch, lane.floor) for lane in lanes]
+        positions = [Position(lane.number, lane.epoch, lane.floor) for lane in lanes]
         if verdict.failures:
-            recorded = await store.fail(places, verdict.failures)
+            recorded = await store.fail(positions, verdict.failures)
             self._tell_failures(f for f in verdict.failures if f.delivery.id in recorded)
         if verdict.expired:
-            gone = await store.expire(places, verdict.expired)
+            gone = await store.expire(positions, verdict.expired)
             for delivery in verdict.expired:
                 if delivery.id in gone:
                     emit("delivery.expired", **self._about(delivery))
         if verdict.uncertain:
-            await store.mark_uncertain(places, verdict.uncertain)
+            await store.mark_uncertain(positions, verdict.uncertain)
         if rows:
             served.settled_at = monotonic()
         emit(
@@ -236,7 +220,7 @@ class Pump:
         for destination, reason in verdict.down.items():
             breakers.trip(destination, reason)
 
-    def _advance(self, lanes: Sequence[Lane], batch: Batch, verdict: Verdict) -> None:
+    def _advance(self, lanes: Sequence[Lane], batch: Fetched, verdict: Verdict) -> None:
         highest = highest_in_line(batch.deliveries)
         snapshot = batch.snapshot
         for lane in lanes:

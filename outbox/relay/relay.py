@@ -17,16 +17,13 @@ from typing import Any, Self
 import asyncpg
 from structlog.contextvars import bound_contextvars
 
-from outbox.errors import one_line
+from outbox.errors import describe
 from outbox.observe import Health, SinkHealth, emit
-from outbox.relay.breakers import Breakers
-from outbox.relay.lanes import Lanes
-from outbox.relay.maintenance import Maintenance
+from outbox.relay.parts import Parts
 from outbox.relay.pump import Pump, ServedSink
-from outbox.relay.store import LOST_DATABASE, Store, connect
+from outbox.relay.store import LOST_DATABASE, Store, relay_connection
 from outbox.schema.catalog import missing
 from outbox.settings import Settings, load
-from outbox.sinks import load as load_sink
 
 _LONGEST_RECONNECT_SECONDS = 2.0
 _SINK_STOP_SECONDS = 5.0
@@ -42,13 +39,9 @@ class Relay:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings or load()
-        self._lanes = Lanes(self._settings)
-        self._served = [self._serve(name) for name in self._settings.sink_names]
-        self._pumps = {
-            served.name: [Pump(served, number, self._settings) for number in range(self._settings.pumps)]
-            for served in self._served
-        }
-        self._maintenance = Maintenance(self._settings)
+        self._parts = Parts.of(self._settings)
+        self._lanes = self._parts.lanes
+        self._served = self._parts.served
         self._started = {served.name: asyncio.Event() for served in self._served}
         self._stopping = asyncio.Event()
         self._bound: asyncio.Timeout | None = None
@@ -121,16 +114,6 @@ class Relay:
             for task in hanging:
                 task.cancel()
 
-    def _serve(self, name: str) -> ServedSink:
-        own = self._settings.sink(name)
-        return ServedSink(
-            name,
-            load_sink(name, self._settings),
-            own,
-            self._lanes.of(name),
-            Breakers(name, own.policy.breaker),
-        )
-
     async def _start(self, served: ServedSink) -> None:
         """Connect one sink; its lanes are taken only then, so that a relay that can reach it has them."""
         wait = 0.1
@@ -138,7 +121,7 @@ class Relay:
             try:
                 await served.sink.start()
             except Exception as error:  # noqa: BLE001 - a sink may be anybody's
-                emit("relay.waiting", what=served.name, reason=one_line(error))
+                emit("relay.waiting", what=served.name, reason=describe(error))
             else:
                 break
             await asyncio.sleep(wait)
@@ -151,15 +134,15 @@ class Relay:
         while not self._stopping.is_set():
             began = monotonic()
             try:
-                async with connect(self._settings, "outbox relay") as connection:
+                async with relay_connection(self._settings, "outbox relay") as connection:
                     if problem := await missing(connection, self._settings.database_schema):
                         self._wait("schema", problem)
                     else:
                         await self._session(connection)
             except LOST_DATABASE as error:
                 if self._waiting_for is None:
-                    emit("relay.lost_database", reason=one_line(error))
-                self._wait("postgres", one_line(error))
+                    emit("relay.lost_database", reason=describe(error))
+                self._wait("postgres", describe(error))
             wait = 0.1 if monotonic() - began > _LONGEST_RECONNECT_SECONDS else 2 * wait
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(wait, _LONGEST_RECONNECT_SECONDS)):
@@ -174,7 +157,7 @@ class Relay:
         """Work on one connection to the database until it is lost or the relay stops."""
         await self._recall(connection)
         await self._lanes.join(connection)
-        await self._maintenance.publish_settings(connection)
+        await self._parts.maintenance.publish_settings(connection)
         session = _Session(self._stopping)
         self._waiting_for, self._reason = None, ""
         emit("relay.ready")
@@ -184,7 +167,7 @@ class Relay:
             work = [
                 group.create_task(session.guard(self._pump(served, pump, session.ending)))
                 for served in self._served
-                for pump in self._pumps[served.name]
+                for pump in self._parts.pumps[served.name]
             ]
             work.append(group.create_task(session.guard(self._maintain(session.ending))))
             await asyncio.wait(work)
@@ -203,7 +186,7 @@ class Relay:
                 " FROM pg_control_system()"
             )
         if timeline is None or timeline != self._timeline:
-            for pump in (pump for pumps in self._pumps.values() for pump in pumps):
+            for pump in (pump for pumps in self._parts.pumps.values() for pump in pumps):
                 pump.forget_unsettled()
         self._timeline = timeline
 
@@ -219,12 +202,12 @@ class Relay:
 
     async def _pump(self, served: ServedSink, pump: Pump, ending: asyncio.Event) -> None:
         await _first(self._started[served.name], ending)
-        async with connect(self._settings, f"outbox {served.name} pump") as connection:
+        async with relay_connection(self._settings, f"outbox {served.name} pump") as connection:
             await pump.run(Store(connection, self._settings, served.name, self._lanes.relay), ending)
 
     async def _maintain(self, ending: asyncio.Event) -> None:
-        async with connect(self._settings, "outbox maintenance") as connection:
-            await self._maintenance.run(connection, ending)
+        async with relay_connection(self._settings, "outbox maintenance") as connection:
+            await self._parts.maintenance.run(connection, ending)
 
 
 class _Session:

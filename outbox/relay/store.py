@@ -1,7 +1,7 @@
 """The pump's few statements: fetch a batch, settle it.
 
 Every statement reads and writes one sink's lanes that the caller owns. Whoever connects through
-`connect` gets the planner settings that these statements need; nobody else may inherit them.
+`relay_connection` gets the planner settings that these statements need; nobody else may inherit them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,17 @@ from uuid import UUID
 
 import asyncpg
 
-from outbox.message import Delivery, Failure, Sent
-from outbox.relay.statements import Statements
+from outbox.message import Delivery, Sent
+from outbox.relay.statements import (
+    DELIVER,
+    EXPIRE,
+    FAIL,
+    FETCH,
+    MARK_UNCERTAIN,
+    Snapshot,
+    in_schema,
+)
+from outbox.relay.verdict import Failure
 from outbox.settings import Settings
 
 LOST_DATABASE = (
@@ -39,10 +48,11 @@ _PLANNER = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
 }
+_FIELDS = len(Delivery._fields)
 _SET_LOCAL = "BEGIN; " + " ".join(f"SET LOCAL {name} = {value};" for name, value in _PLANNER.items())
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where a pump stands in one lane it owns."""
 
     lane: int
@@ -51,25 +61,30 @@ class Place(NamedTuple):
     """Nothing with an id up to here is left to find in line."""
 
 
-class Snapshot(NamedTuple):
-    """What the database knew when a batch was read; transaction ids as 64-bit numbers."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a pump asks for in one fetch."""
 
-    xmin: int
-    """Every transaction before this one is over."""
-    next_xid: int
-    """The next to be given out, from age(). Not the snapshot's xmax, which is one past the newest that is
-    *over*: a transaction that has its xid and is still open can be above that."""
-    last_id: int
-    """The newest id drawn about then, perhaps a little later."""
-    holds_ended: int
-    """How often others than a lane's owner have ended holds of this sink."""
+    positions: Sequence[Position]
+    """Served in this order."""
+    rows: int
+    """At most so many deliveries."""
+    budget: int
+    """At most about so many bytes, but at least one delivery."""
+    without: Sequence[str] = ()
+    """Destinations to leave out."""
+    holds_ended: int = 0
+    """As last seen. Unless the snapshot has the same, all floors are taken for zero."""
 
-
-_SNAPSHOT = len(Snapshot._fields)
+    def values(self, sink: str) -> tuple[Any, ...]:
+        """Returns the parameters of the statement `FETCH`."""
+        lanes = [position.lane for position in self.positions]
+        floors = [position.floor for position in self.positions]
+        return sink, lanes, floors, self.rows, self.budget, list(self.without), self.holds_ended
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Fetched:
     """What one fetch brought, in id order within each lane's line."""
 
     snapshot: Snapshot
@@ -89,7 +104,7 @@ def _retry_by(failure: Failure) -> datetime | None:
 
 
 @asynccontextmanager
-async def connect(settings: Settings, name: str) -> AsyncIterator[asyncpg.Connection]:
+async def relay_connection(settings: Settings, name: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection of one's own with the planner settings; `name` is its application_name.
 
     Behind a transaction pooler the settings would stay on a server connection that others use next, so
@@ -116,41 +131,25 @@ class Store:
     def __init__(self, connection: asyncpg.Connection, settings: Settings, sink: str, relay: UUID) -> None:
         self._connection = connection
         self._pooled = settings.database_pooler == "transaction"
-        self._sql = Statements(settings.database_schema)
+        self._schema = settings.database_schema
         self._sink = sink
         self._relay = relay
 
-    async def fetch(
-        self,
-        places: Sequence[Place],
-        *,
-        rows: int,
-        budget: int,
-        without: Sequence[str] = (),
-        holds_ended: int = 0,
-    ) -> Batch:
-        """The next deliveries of these places: at most `rows`, about `budget` bytes, at least one.
-
-        `without` are destinations to leave out. Lanes are served in the order given. Unless the
-        snapshot's `holds_ended` is the one given, all floors were taken for zero.
-        """
-        lanes = [place.lane for place in places]
-        floors = [place.floor for place in places]
-        records = await self._run(
-            self._sql.fetch, self._sink, lanes, floors, rows, budget, list(without), holds_ended
-        )
-        snapshot = Snapshot(*records[0][-_SNAPSHOT:])
-        deliveries = [Delivery._make(record[:-_SNAPSHOT]) for record in records if record[0] is not None]
-        full = len(deliveries) >= rows or sum(d.size for d in deliveries) >= budget
-        return Batch(snapshot, deliveries, full)
+    async def fetch(self, request: Request) -> Fetched:
+        """Returns the next deliveries that may go out."""
+        records = await self.run(FETCH, *request.values(self._sink))
+        snapshot = Snapshot(*records[0][_FIELDS:])
+        deliveries = [Delivery._make(record[:_FIELDS]) for record in records if record[0] is not None]
+        full = len(deliveries) >= request.rows or sum(d.size for d in deliveries) >= request.budget
+        return Fetched(snapshot, deliveries, full)
 
     async def deliver(self, sent: Sequence[tuple[Delivery, Sent]]) -> tuple[int, float]:
         """Record what the sink has.
 
         Returns how many were still to be recorded, and how many seconds ago the oldest of them was due.
         """
-        records = await self._run(
-            self._sql.deliver,
+        records = await self.run(
+            DELIVER,
             self._sink,
             self._relay,
             [delivery.lane for delivery, _ in sent],
@@ -162,11 +161,11 @@ class Store:
         count, oldest = records[0]
         return count, oldest or 0.0
 
-    async def fail(self, places: Sequence[Place], failures: Sequence[Failure]) -> set[int]:
+    async def fail(self, positions: Sequence[Position], failures: Sequence[Failure]) -> set[int]:
         """Record failures; returns the ids recorded, without those whose lane is no longer ours."""
-        records = await self._run(
-            self._sql.fail,
-            *self._fence(places),
+        records = await self.run(
+            FAIL,
+            *self._fence(positions),
             [f.delivery.lane for f in failures],
             [f.delivery.id for f in failures],
             [int(f.counted) for f in failures],
@@ -178,31 +177,33 @@ class Store:
         )
         return {record[0] for record in records}
 
-    async def mark_uncertain(self, places: Sequence[Place], deliveries: Sequence[Delivery]) -> None:
+    async def mark_uncertain(self, positions: Sequence[Position], deliveries: Sequence[Delivery]) -> None:
         """Remember that these may have arrived."""
-        await self._run(
-            self._sql.mark_uncertain,
-            *self._fence(places),
+        await self.run(
+            MARK_UNCERTAIN,
+            *self._fence(positions),
             [d.lane for d in deliveries],
             [d.id for d in deliveries],
         )
 
-    async def expire(self, places: Sequence[Place], deliveries: Sequence[Delivery]) -> set[int]:
+    async def expire(self, positions: Sequence[Position], deliveries: Sequence[Delivery]) -> set[int]:
         """Give these up as too late; returns the ids, without those whose lane is no longer ours."""
-        records = await self._run(
-            self._sql.expire, *self._fence(places), [d.lane for d in deliveries], [d.id for d in deliveries]
+        records = await self.run(
+            EXPIRE, *self._fence(positions), [d.lane for d in deliveries], [d.id for d in deliveries]
         )
         return {record[0] for record in records}
 
-    def _fence(self, places: Sequence[Place]) -> tuple[str, UUID, list[int], list[int]]:
-        return self._sink, self._relay, [p.lane for p in places], [p.epoch for p in places]
+    def _fence(self, positions: Sequence[Position]) -> tuple[str, UUID, list[int], list[int]]:
+        return self._sink, self._relay, [p.lane for p in positions], [p.epoch for p in positions]
 
-    async def _run(self, statement: str, *values: Any) -> list[Any]:
+    async def run(self, statement: str, *values: Any) -> list[Any]:
+        """Run a statement, with the planner settings, whatever a pooler puts in between."""
+        sql = in_schema(statement, self._schema)
         if not self._pooled:
-            found: list[Any] = await self._connection.fetch(statement, *values)
+            found: list[Any] = await self._connection.fetch(sql, *values)
             return found
         await self._connection.execute(_SET_LOCAL)
         # An error leaves the transaction open: the connection is given up with the session.
-        found = await self._connection.fetch(statement, *values)
+        found = await self._connection.fetch(sql, *values)
         await self._connection.execute("COMMIT")
         return found

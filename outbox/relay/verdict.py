@@ -1,23 +1,123 @@
-"""What becomes of a batch: the sink's results, one by one, turned into what is to be recorded.
+"""All policy about failure: what to send of a batch, and what becomes of it by the sink's results.
 
-Pure: no clock, no I/O. What a single failure means is `retry.decide`'s business; here it is applied to a
-batch, in which only the first failure of a key says something.
+Pure: no clock, no randomness and no I/O of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import assert_never
+from operator import attrgetter
+from typing import NamedTuple, assert_never
 
-from outbox.errors import SinkError, Transient, Unavailable
-from outbox.message import Delivered, Delivery, Expire, Failure, Keep, Outcome, Park, Result, Retry, Sent
-from outbox.policy import Policy, decide
+from outbox.errors import Permanent, SinkError, Transient, Unavailable, Unsent
+from outbox.message import Delivery, Result, Sent
+from outbox.policy import Policy
+
+# How far the breaker's backoff has grown for a key whose part of a destination is down. It is not
+# counted, so it cannot grow; a few seconds is about what a new partition leader takes.
+_PART_FAILURES = 3
+
+_BY_ID = attrgetter("id")
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Try again after `delay` seconds; until then the key waits."""
+
+    delay: float
+    reason: str
+    counted: bool = True
+    """Whether the attempt counts towards parking."""
+    uncertain: bool = False
+    """Whether it may have arrived all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Stop trying; a person decides."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Leave it as it is: nothing was tried, or what it goes to is down."""
+
+    uncertain: bool = False
+
+
+Outcome = Retry | Park | Keep
+"""What becomes of a delivery that was not sent."""
+
+
+def decide(attempts: int, error: SinkError, policy: Policy, jitter: float) -> Outcome:
+    """Returns what becomes of a delivery that failed with `error` after `attempts` earlier failures."""
+    match error:
+        case Unsent():
+            return Keep()
+        case Unavailable(scope="part"):
+            delay = policy.breaker.delay(_PART_FAILURES, jitter)
+            return Retry(delay, error.reason, counted=False, uncertain=error.uncertain)
+        case Unavailable():
+            return Keep(uncertain=error.uncertain)
+        case Permanent() if not error.uncertain:
+            return Park(error.reason)
+        case _ if attempts + 1 >= policy.max_retries and not error.uncertain:
+            return Park(error.reason)
+        case _:
+            delay = policy.backoff.delay(attempts + 1, jitter)
+            return Retry(delay, error.reason, uncertain=error.uncertain)
+
+
+class Failure(NamedTuple):
+    """What to record of a delivery that was not sent."""
+
+    delivery: Delivery
+    reason: str
+    delay: float | None
+    """Seconds to the retry; None parks it."""
+    counted: bool
+    blocks: bool
+    uncertain: bool
+
+
+class Outgoing(NamedTuple):
+    """A fetched batch, sorted out before anything is sent. Each part is in id order."""
+
+    send: list[Delivery]
+    expired: list[Delivery]
+    """Too late to be worth sending."""
+    left: list[Delivery]
+    """Left for a later round: they go to what is only probed now."""
+
+
+def sort_out(fetched: Iterable[Delivery], probes: Collection[str]) -> Outgoing:
+    """Returns what to send of a batch, in whatever order its lanes and the retries among them came.
+
+    To each destination in `probes` goes the first delivery only. What may have arrived is sent though it
+    is too late: its key must not go on before that is known.
+    """
+    batch = sorted(fetched, key=_BY_ID)
+    expired: list[Delivery] = []
+    if any(delivery.expired for delivery in batch):
+        expired = [d for d in batch if d.expired and not d.uncertain]
+        batch = [d for d in batch if not d.expired or d.uncertain]
+    if not probes:
+        return Outgoing(batch, expired, [])
+    send: list[Delivery] = []
+    left: list[Delivery] = []
+    probed: set[str] = set()
+    for delivery in batch:
+        (left if delivery.destination in probed else send).append(delivery)
+        if delivery.destination in probes:
+            probed.add(delivery.destination)
+    return Outgoing(send, expired, left)
 
 
 @dataclass(slots=True)
 class Verdict:
-    """What became of a batch, sorted by what is to be done about it."""
+    """What became of a batch, by what is to be done about it. `judge` makes it."""
 
     sent: list[tuple[Delivery, Sent]] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
@@ -34,58 +134,61 @@ class Verdict:
         """How many deliveries there is something to record of."""
         return len(self.sent) + len(self.failures) + len(self.expired)
 
-    def leave(self, delivery: Delivery) -> None:
-        """It stays in line for a later round."""
-        if not delivery.deferred:
-            self.left[delivery.lane] = min(delivery.id, self.left.get(delivery.lane, delivery.id))
-
     def released(self) -> Iterator[Delivery]:
         """The deliveries whose keys waited for them and wait no longer."""
         gone = [delivery for delivery, _ in self.sent] + self.expired
         gone += [failure.delivery for failure in self.failures if not failure.blocks]
         return (delivery for delivery in gone if delivery.head)
 
-    def judge(
-        self, batch: Sequence[Delivery], results: Sequence[Result], policy: Policy, jitter: Iterator[float]
-    ) -> None:
-        """Take in what the sink said of a batch, which is in id order within each key."""
-        failed_keys: set[int] = set()
-        for delivery, result in zip(batch, results, strict=True):
-            if isinstance(result, Sent):
-                self.sent.append((delivery, result))
-                continue
-            error = result if isinstance(result, SinkError) else _no_result(result)
-            if isinstance(error, Unavailable) and error.scope != "part":
-                self.down[None if error.scope == "sink" else delivery.destination] = error.reason
-            if delivery.key_hash in failed_keys:
-                # It stays behind the first failure of its key, whatever its own was.
-                outcome: Outcome = Keep(uncertain=error.uncertain)
-            else:
-                failed_keys.add(delivery.key_hash)
-                outcome = decide(delivery.attempts, error, policy, next(jitter))
-            self._note(delivery, outcome, policy)
 
-    def _note(self, delivery: Delivery, outcome: Outcome, policy: Policy) -> None:
-        match outcome:
-            case Delivered(sent):
-                self.sent.append((delivery, sent))
-            case Retry(delay, reason, counted, uncertain):
-                self.failures.append(
-                    Failure(delivery, reason, delay, counted=counted, blocks=True, uncertain=uncertain)
-                )
-            case Park(reason):
-                hold = policy.on_park == "hold"
-                self.failures.append(
-                    Failure(delivery, reason, None, counted=True, blocks=hold, uncertain=False)
-                )
-            case Expire():
-                self.expired.append(delivery)
-            case Keep(uncertain):
-                self.leave(delivery)
-                if uncertain and not delivery.uncertain:
-                    self.uncertain.append(delivery)
-            case _:
-                assert_never(outcome)
+def judge(outgoing: Outgoing, results: Sequence[Result], policy: Policy, jitter: Iterator[float]) -> Verdict:
+    """Returns what became of a batch, by one result for each delivery that was to be sent.
+
+    Only the first failure of a key says something; what follows it stays behind it.
+    """
+    verdict = Verdict(expired=outgoing.expired)
+    for delivery in outgoing.left:
+        _leave(verdict, delivery)
+    failed_keys: set[int] = set()
+    for delivery, result in zip(outgoing.send, results, strict=True):
+        if isinstance(result, Sent):
+            verdict.sent.append((delivery, result))
+            continue
+        error = result if isinstance(result, SinkError) else _no_result(result)
+        if isinstance(error, Unavailable) and error.scope != "part":
+            verdict.down[None if error.scope == "sink" else delivery.destination] = error.reason
+        if delivery.key_hash in failed_keys:
+            # It stays behind the first failure of its key, whatever its own was.
+            outcome: Outcome = Keep(uncertain=error.uncertain)
+        else:
+            failed_keys.add(delivery.key_hash)
+            outcome = decide(delivery.attempts, error, policy, next(jitter))
+        _note(verdict, delivery, outcome, policy)
+    return verdict
+
+
+def _leave(verdict: Verdict, delivery: Delivery) -> None:
+    if not delivery.deferred:
+        verdict.left[delivery.lane] = min(delivery.id, verdict.left.get(delivery.lane, delivery.id))
+
+
+def _note(verdict: Verdict, delivery: Delivery, outcome: Outcome, policy: Policy) -> None:
+    match outcome:
+        case Retry(delay, reason, counted, uncertain):
+            verdict.failures.append(
+                Failure(delivery, reason, delay, counted=counted, blocks=True, uncertain=uncertain)
+            )
+        case Park(reason):
+            hold = policy.on_park == "hold"
+            verdict.failures.append(
+                Failure(delivery, reason, None, counted=True, blocks=hold, uncertain=False)
+            )
+        case Keep(uncertain):
+            _leave(verdict, delivery)
+            if uncertain and not delivery.uncertain:
+                verdict.uncertain.append(delivery)
+        case _:
+            assert_never(outcome)
 
 
 def _no_result(answer: object) -> Transient:
@@ -93,7 +196,7 @@ def _no_result(answer: object) -> Transient:
 
 
 def highest_in_line(deliveries: Iterable[Delivery]) -> dict[int, int]:
-    """The highest id fetched in line, by lane; 0 where ids did not rise.
+    """Returns the highest id fetched in line, by lane; 0 where ids did not rise.
 
     The order within a lane comes from its own ORDER BY, but nothing in SQL says that it survives the
     joins above. Where it ever should not, a fetch that was cut tells nothing about what it left out.

@@ -1,4 +1,4 @@
-"""What sinks share below their protocols: TLS from files, taking back what was not sent, naming errors."""
+"""What sinks share below their protocols: TLS from files, and taking back what was not sent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import ssl
 import struct
 from pathlib import Path
 
-from outbox.errors import SettingsError
+from outbox.errors import SettingsError, describe
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, no time
 
@@ -23,22 +23,16 @@ def tls_context(
     try:
         context = ssl.create_default_context(cafile=ca)
     except OSError as error:
-        raise SettingsError(f"{prefix}_CA_FILE={ca}: {said(error)}") from None
+        raise SettingsError(f"{prefix}_CA_FILE={ca}: {describe(error)}") from None
     if cert is not None:
         try:
             # A wrong password must fail, not ask at a terminal.
             context.load_cert_chain(cert, key, password=password or "")
         except OSError as error:
             raise SettingsError(
-                f"{prefix}_CERT_FILE={cert} with {prefix}_KEY_FILE={key}: {said(error)}"
+                f"{prefix}_CERT_FILE={cert} with {prefix}_KEY_FILE={key}: {describe(error)}"
             ) from None
     return context
-
-
-def said(error: BaseException) -> str:
-    """What an error says, in one line that names it."""
-    name, text = type(error).__name__, str(error).partition("\n")[0]
-    return text if name in text else f"{name}: {text}".removesuffix(": ")
 
 
 def withdraw(transport: asyncio.WriteTransport) -> None:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from outbox.errors import Scope
 from outbox.message import Delivery
 
 
@@ -34,7 +35,7 @@ class Fault:
     """With which it strikes, each time a delivery comes; not for `hold` and `stall`."""
     arrives: bool = False
     """The delivery arrives all the same, and the sink calls its failure uncertain."""
-    scope: Literal["sink", "destination", "part"] = "sink"
+    scope: Scope = "sink"
     reason: str = "the gate says so"
 
     def fits(self, delivery: Delivery) -> bool:

@@ -9,12 +9,12 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
-from outbox.errors import Permanent, SettingsError, SinkError, Transient, Unavailable, Unsent
+from outbox.errors import Permanent, SettingsError, SinkError, Transient, Unavailable
 from outbox.message import Delivery, Result, Sent
+from outbox.sinks import BEHIND
 from outbox.testing.gate import Attempt, Fault, Gate
 
 _LOOK_SECONDS = 0.01
-_BEHIND = Unsent("an earlier delivery of its key was not sent")
 
 
 class GatedSink:
@@ -41,7 +41,7 @@ class GatedSink:
         failed: set[int] = set()
         for delivery in deliveries:
             if delivery.key_hash in failed:
-                results.append(_BEHIND)
+                results.append(BEHIND)
                 continue
             fault = self._strikes(faults, delivery)
             attempts.append(_attempt(delivery, fault))

@@ -42,7 +42,7 @@ class Readiness:
     """What the queue holds; None where it could not be read."""
 
 
-class Queue:
+class CachedDepths:
     """What the database has in the queue, read when somebody asks and kept for a moment.
 
     The longer the count takes, the longer it is kept: counting takes a twentieth of the time at the most.
@@ -105,7 +105,7 @@ class Watcher:
         self._relay = relay
         self._after = settings.stall_after_seconds
         self._clock = clock
-        self._queue = Queue(settings, clock)
+        self._queue = CachedDepths(settings, clock)
         self._stall = Stall(clock)
 
     async def look(self) -> Readiness:

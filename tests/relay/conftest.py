@@ -7,7 +7,8 @@ import asyncpg
 import pytest
 
 from outbox.testing import Gate
-from tests.relay.traffic import QUICK, SINK, ByHand
+from tests.relay.by_hand import ByHand
+from tests.relay.traffic import QUICK, SINK
 from tests.support import sql
 
 

@@ -8,7 +8,8 @@ import asyncpg
 import pytest
 
 from outbox.testing import Fault, Gate
-from tests.relay.traffic import ByHand, delivered, inversions, state, write
+from tests.relay.by_hand import ByHand, delivered
+from tests.relay.traffic import inversions, state, write
 from tests.support.waiting import until
 
 

@@ -70,7 +70,7 @@ async def test_where_the_database_does_not_tell_its_history_any_loss_may_be_a_fa
     environment: dict[str, str], connection: asyncpg.Connection
 ) -> None:
     relay = Relay(settings_of(environment))
-    pump = relay._pumps[SINK][0]
+    pump = relay._parts.pumps[SINK][0]
 
     async def reconnect() -> bool:
         """Whether it still knows what it sent."""

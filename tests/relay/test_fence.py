@@ -7,7 +7,8 @@ import asyncio
 import asyncpg
 
 from outbox.testing import Fault, Gate
-from tests.relay.traffic import ByHand, is_idle, lane_of, state, write
+from tests.relay.by_hand import ByHand, is_idle
+from tests.relay.traffic import lane_of, state, write
 from tests.support import sql
 from tests.support.waiting import until
 

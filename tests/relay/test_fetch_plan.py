@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from tests.relay.traffic import ByHand, Plan, write
+from tests.relay.by_hand import ByHand, Plan
+from tests.relay.traffic import write
 from tests.support.postgres import Cluster
 
 

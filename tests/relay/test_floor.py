@@ -12,16 +12,8 @@ import pytest
 
 from outbox.relay import Relay
 from outbox.testing import Gate
-from tests.relay.traffic import (
-    SINK,
-    TOPIC,
-    ByHand,
-    emptied,
-    inversions,
-    lane_of,
-    settings_of,
-    write,
-)
+from tests.relay.by_hand import ByHand
+from tests.relay.traffic import SINK, TOPIC, emptied, inversions, lane_of, settings_of, write
 from tests.support import sql
 from tests.support.postgres import Cluster
 

@@ -10,16 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping
 import asyncpg
 
 from outbox.testing import Fault, Gate
-from tests.relay.traffic import (
-    ByHand,
-    delivered,
-    emptied,
-    is_idle,
-    retry,
-    skip,
-    state,
-    write,
-)
+from tests.relay.by_hand import ByHand, delivered, is_idle
+from tests.relay.traffic import emptied, retry, skip, state, write
 from tests.support.relay_process import RelayProcess
 from tests.support.waiting import until
 

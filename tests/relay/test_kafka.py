@@ -10,16 +10,7 @@ import pytest
 from outbox.devstack import Kafka
 from outbox.observe import watch
 from outbox.relay import Relay
-from tests.relay.traffic import (
-    QUICK,
-    assert_all_in_order,
-    emptied,
-    heard,
-    retry,
-    settings_of,
-    state,
-    write,
-)
+from tests.relay.traffic import QUICK, assert_all_in_order, emptied, heard, retry, settings_of, state, write
 from tests.support.kafka import Topics
 from tests.support.waiting import until
 

@@ -9,7 +9,8 @@ import asyncpg
 
 from outbox.schema import LANES
 from outbox.testing import Fault, Gate
-from tests.relay.traffic import SINK, ByHand, write
+from tests.relay.by_hand import ByHand
+from tests.relay.traffic import SINK, write
 from tests.support import sql
 from tests.support.relay_process import RelayProcess
 from tests.support.waiting import until

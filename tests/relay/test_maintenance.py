@@ -10,10 +10,12 @@ import pytest
 
 from outbox.observe import Watch, watch
 from outbox.relay import Relay
-from outbox.relay.statements import Statements
-from outbox.relay.store import connect
+from outbox.relay.maintenance import PRUNE
+from outbox.relay.statements import in_schema
+from outbox.relay.store import relay_connection
 from outbox.testing import Fault, Gate
-from tests.relay.traffic import ByHand, emptied, settings_of, write
+from tests.relay.by_hand import ByHand
+from tests.relay.traffic import emptied, settings_of, write
 from tests.support import sql
 from tests.support.postgres import Cluster
 
@@ -57,9 +59,9 @@ async def test_rows_go_in_small_batches(
     ids = await write(connection, [None] * 25)
     await by_hand.turn()
     await make_old(connection, *ids)
-    prune = Statements(None).prune
+    prune = in_schema(PRUNE, None)
     after, batches = 0, []
-    async with connect(settings_of(environment), "pruning") as pruning:
+    async with relay_connection(settings_of(environment), "pruning") as pruning:
         while rows := await pruning.fetchrow(prune, after, 10, 3_600.0):
             if not rows["rows"]:
                 break

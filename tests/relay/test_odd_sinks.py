@@ -10,8 +10,9 @@ import pytest
 from outbox.observe import watch
 from outbox.relay import Relay
 from outbox.testing import Gate
+from tests.relay.by_hand import ByHand
 from tests.relay.odd_sinks import Curt, Fierce, Impatient, Silent, Slow, Stubborn, Vague
-from tests.relay.traffic import SINK, ByHand, emptied, settings_of, state, write
+from tests.relay.traffic import SINK, emptied, settings_of, state, write
 
 
 def odd(environment: dict[str, str], sink: type) -> dict[str, str]:

@@ -11,9 +11,10 @@ import pytest
 
 from outbox.observe import watch
 from outbox.relay import Relay
-from outbox.relay.store import _PLANNER, connect
+from outbox.relay.store import _PLANNER, relay_connection
 from outbox.testing import Fault, Gate
-from tests.relay.traffic import ByHand, emptied, inversions, settings_of, write
+from tests.relay.by_hand import ByHand
+from tests.relay.traffic import emptied, inversions, settings_of, write
 from tests.support import programs, servers, sql
 from tests.support.pgbouncer import PgBouncer
 
@@ -72,7 +73,7 @@ async def test_the_planner_settings_are_in_force_behind_a_pooler(pooled: dict[st
 
 
 async def test_the_planner_settings_survive_a_reset_of_the_session(environment: dict[str, str]) -> None:
-    async with connect(settings_of(environment), "test") as session:
+    async with relay_connection(settings_of(environment), "test") as session:
         for _ in range(2):
             assert dict(await session.fetch(SETTINGS, list(_PLANNER))) == _PLANNER
             await session.reset()

@@ -2,17 +2,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import repeat
-from typing import Literal
+from typing import Any, Literal
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox.errors import Permanent, Transient, Unavailable, Unsent
+from outbox.errors import Permanent, SinkError, Transient, Unavailable, Unsent
 from outbox.message import Delivery, Result, Sent
-from outbox.policy import Policy
-from outbox.relay.verdict import Verdict, highest_in_line
+from outbox.policy import Backoff, Policy
+from outbox.relay.verdict import (
+    Keep,
+    Outgoing,
+    Park,
+    Retry,
+    Verdict,
+    decide,
+    highest_in_line,
+    judge,
+    sort_out,
+)
 from tests.support.deliveries import delivery
 
+JITTER = st.floats(0, 1, exclude_max=True)
+SECONDS = st.floats(0.001, 86_400)
+BACKOFFS = st.builds(Backoff, first=SECONDS, longest=SECONDS)
+POLICIES = st.builds(Policy, max_retries=st.integers(1, 32_000), backoff=BACKOFFS, breaker=BACKOFFS)
+ATTEMPTS = st.integers(0, 40_000)
 RESULTS = st.sampled_from(
     [
         Sent(),
@@ -27,12 +42,74 @@ RESULTS = st.sampled_from(
 )
 
 
+def errors(*kinds: type[SinkError], **fields: Any) -> st.SearchStrategy[SinkError]:
+    return st.sampled_from(kinds).flatmap(
+        lambda kind: st.builds(kind, st.just("reason"), **{"uncertain": st.booleans()} | fields)
+    )
+
+
+# What an error means
+
+
+@given(ATTEMPTS, POLICIES, JITTER)
+def test_what_was_not_tried_stays_as_it_is(attempts: int, policy: Policy, jitter: float) -> None:
+    assert decide(attempts, Unsent("behind another"), policy, jitter) == Keep()
+
+
+@given(ATTEMPTS, errors(Unavailable, scope=st.sampled_from(["sink", "destination"])), POLICIES, JITTER)
+def test_an_outage_counts_no_attempt(attempts: int, error: SinkError, policy: Policy, jitter: float) -> None:
+    assert decide(attempts, error, policy, jitter) == Keep(uncertain=error.uncertain)
+
+
+@given(ATTEMPTS, errors(Unavailable, scope=st.just("part")), POLICIES, JITTER)
+def test_an_outage_of_a_part_makes_the_key_wait_uncounted(
+    attempts: int, error: SinkError, policy: Policy, jitter: float
+) -> None:
+    outcome = decide(attempts, error, policy, jitter)
+    assert isinstance(outcome, Retry)
+    assert (outcome.counted, outcome.reason, outcome.uncertain) == (False, "reason", error.uncertain)
+    assert 0 < outcome.delay <= policy.breaker.longest
+
+
+@given(ATTEMPTS, POLICIES, JITTER)
+def test_what_can_never_be_sent_is_parked_at_once(attempts: int, policy: Policy, jitter: float) -> None:
+    assert decide(attempts, Permanent("too large"), policy, jitter) == Park("too large")
+
+
+@given(ATTEMPTS, POLICIES, JITTER)
+def test_a_failure_is_retried_until_its_attempts_are_used_up(
+    attempts: int, policy: Policy, jitter: float
+) -> None:
+    outcome = decide(attempts, Transient("reason"), policy, jitter)
+    if attempts + 1 < policy.max_retries:
+        assert outcome == Retry(policy.backoff.delay(attempts + 1, jitter), "reason")
+    else:
+        assert outcome == Park("reason")
+
+
+@given(ATTEMPTS, errors(Permanent, Transient, SinkError, uncertain=st.just(value=True)), POLICIES, JITTER)
+def test_what_may_have_arrived_is_sent_again_before_it_is_given_up(
+    attempts: int, error: SinkError, policy: Policy, jitter: float
+) -> None:
+    outcome = decide(attempts, error, policy, jitter)
+    assert isinstance(outcome, Retry)
+    assert outcome.uncertain
+
+
+@given(ATTEMPTS, POLICIES, JITTER)
+def test_an_unknown_error_is_transient(attempts: int, policy: Policy, jitter: float) -> None:
+    assert decide(attempts, SinkError("?"), policy, jitter) == decide(
+        attempts, Transient("?"), policy, jitter
+    )
+
+
+# What becomes of a batch
+
+
 def judged(
     batch: Sequence[Delivery], *results: Result, on_park: Literal["continue", "hold"] = "continue"
 ) -> Verdict:
-    verdict = Verdict()
-    verdict.judge(batch, results, Policy(on_park=on_park), repeat(0.5))
-    return verdict
+    return judge(Outgoing(list(batch), [], []), results, Policy(on_park=on_park), repeat(0.5))
 
 
 def test_only_the_first_failure_of_a_key_is_recorded() -> None:
@@ -79,3 +156,19 @@ def test_the_highest_in_line_counts_where_ids_rose() -> None:
     retried = retried._replace(deferred=True)
     assert highest_in_line([retried, low, high, other]) == {1: high.id, 2: other.id}
     assert highest_in_line([high, low, other]) == {1: 0, 2: other.id}
+
+
+def test_a_probe_is_the_first_delivery_to_its_destination() -> None:
+    first, second, other = delivery("probed"), delivery("probed"), delivery("other")
+    assert sort_out([other, second, first], {"probed"}) == ([first, other], [], [second])
+
+
+def test_what_is_left_for_a_probe_stays_in_line() -> None:
+    probe, behind = delivery("d", lane=3), delivery("d", lane=3)
+    verdict = judge(sort_out([probe, behind], {"d"}), [Sent()], Policy(), repeat(0.5))
+    assert (verdict.settled, verdict.left) == (1, {3: behind.id})
+
+
+def test_what_is_too_late_is_not_sent_unless_it_may_have_arrived() -> None:
+    late, open_ = delivery("d", expired=True), delivery("d", expired=True, uncertain=True)
+    assert sort_out([late, open_], ()) == ([open_], [late], [])

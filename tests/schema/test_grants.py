@@ -25,8 +25,8 @@ from outbox import (
 )
 from outbox.migrate import upgrade
 from outbox.operate import connect
-from outbox.relay import lanes
-from outbox.relay.statements import Statements
+from outbox.relay import lanes, maintenance, statements
+from outbox.relay.statements import in_schema
 from outbox.schema import TABLES, VERSION_TABLE
 from outbox.schema.catalog import missing
 from outbox.schema.grants import PARTS, RIGHTS, Part, grants
@@ -189,17 +189,22 @@ async def test_nobody_feeds_the_queue_through_a_trigger_of_their_own(database: s
 # The others
 
 
-def statements() -> list[str]:
+def statements_of_a_relay() -> list[str]:
     """Every statement of a relay's."""
-    sources = (Statements(None), lanes.Statements(None))
-    found = [getattr(source, name) for source in sources for name in dir(source) if not name.startswith("_")]
-    return [statement for statement in found if isinstance(statement, str)]
+    found = {
+        name: value
+        for module in (lanes, maintenance, statements)
+        for name, value in vars(module).items()
+        if name.isupper() and not name.startswith("_") and isinstance(value, str) and "{schema}" in value
+    }
+    assert {"FETCH", "TAKE", "PRUNE"} <= found.keys()
+    return [in_schema(statement, None) for statement in found.values()]
 
 
 async def test_a_relay_may_run_its_statements(database: str) -> None:
     async with part(database, "relay") as url, sql.connection(url) as relay:
         assert await missing(relay) is None
-        for statement in statements():
+        for statement in statements_of_a_relay():
             parameters = len(set(re.findall(r"\$\d+", statement)))
             values = f"({', '.join(['NULL'] * parameters)})" if parameters else ""
             await relay.execute(f"PREPARE statement AS {statement}")

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from outbox.errors import SettingsError
-from outbox.sinks.network import said, tls_context
+from outbox.sinks.network import tls_context
 from tests.support.certificates import Certificates, make_certificates
 
 
@@ -35,16 +35,3 @@ def test_a_key_with_a_password(certificates: Certificates) -> None:
 
 def test_the_systems_authorities_are_the_default() -> None:
     assert tls_context("redis", ca=None, cert=None, key=None).check_hostname
-
-
-@pytest.mark.parametrize(
-    ("error", "text"),
-    [
-        (ValueError("first\nsecond"), "ValueError: first"),
-        (ValueError(), "ValueError"),
-        (ValueError("a ValueError it is"), "a ValueError it is"),
-        (ConnectionRefusedError(111, "refused"), "ConnectionRefusedError: [Errno 111] refused"),
-    ],
-)
-def test_errors_in_one_line(error: Exception, text: str) -> None:
-    assert said(error) == text

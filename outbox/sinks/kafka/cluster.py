@@ -22,14 +22,15 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.produce import ProduceRequest
 
-from outbox.sinks.network import said, withdraw
+from outbox.errors import describe
+from outbox.sinks.network import withdraw
 
 Address = tuple[str, int]
 """A host and a port."""
 
 Purpose = Literal["look", "send"]
 
-Place = tuple[str, int]
+TopicPartition = tuple[str, int]
 """A topic and a partition of it."""
 
 NOBODY = -1
@@ -85,7 +86,7 @@ class Link:
         try:
             await connection.connect()
         except (KafkaError, OSError) as error:
-            raise BrokerError(f"{host}:{port}: {said(error)}") from error
+            raise BrokerError(f"{host}:{port}: {describe(error)}") from error
         return cls(connection)
 
     @property
@@ -102,14 +103,16 @@ class Link:
             return await self._connection.send(request)
         except (KafkaError, OSError) as error:
             self._connection.close()
-            raise BrokerError(f"{self._connection.host}:{self._connection.port}: {said(error)}") from error
+            raise BrokerError(
+                f"{self._connection.host}:{self._connection.port}: {describe(error)}"
+            ) from error
         except BaseException:
             self._connection.close()
             raise
 
     async def produce(
-        self, batches: Mapping[Place, bytes | bytearray], seconds: float
-    ) -> dict[Place, Produced]:
+        self, batches: Mapping[TopicPartition, bytes | bytearray], seconds: float
+    ) -> dict[TopicPartition, Produced]:
         """Send these record batches; the broker may wait so many seconds for its replicas."""
         topics: dict[str, list[tuple[int, bytes | bytearray]]] = defaultdict(list)
         for (topic, partition), data in batches.items():

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from outbox.errors import Permanent, Transient, Unavailable
+from outbox.errors import Permanent, Scope, Transient, Unavailable
 from outbox.sinks.kafka.answers import answer
-from outbox.sinks.kafka.cluster import NOBODY, BrokerError, Cluster, Link, Place, Produced
-from outbox.sinks.kafka.sending import Failure, Queue, Sending
+from outbox.sinks.kafka.cluster import NOBODY, BrokerError, Cluster, Link, Produced, TopicPartition
+from outbox.sinks.kafka.sending import MakeError, PartitionQueue, Sending
 
 _LEADER_WAITS = (0.0, 0.1, 0.2, 0.4)
 """Seconds before each look for a partition's new leader; an election takes about as long."""
@@ -35,9 +35,9 @@ _TOO_LARGE = ("MESSAGE_TOO_LARGE", "RECORD_LIST_TOO_LARGE")
 class Troubles:
     """What could not be used lately, so that it delays nobody again; outlives a send."""
 
-    missing: dict[str, tuple[float, Failure]] = field(default_factory=dict)
+    missing: dict[str, tuple[float, MakeError]] = field(default_factory=dict)
     """Topics: until when nobody looks for them, and why."""
-    leaderless: dict[Place, float] = field(default_factory=dict)
+    leaderless: dict[TopicPartition, float] = field(default_factory=dict)
     """Partitions: until when nobody waits for an election."""
 
 
@@ -61,7 +61,7 @@ class Dispatch:
 
     def start(self) -> None:
         """Send to the topics that are known, and look for the others meanwhile."""
-        queues: list[Queue] = []
+        queues: list[PartitionQueue] = []
         new: dict[str, Sequence[int]] = {}
         missed: dict[str, Sequence[int]] = {}
         for topic, rows in self._sending.by_topic().items():
@@ -79,7 +79,7 @@ class Dispatch:
             if topics:
                 self._tasks.create_task(self._find(topics, waits))
 
-    def _enqueue(self, topic: str, rows: Sequence[int]) -> list[Queue]:
+    def _enqueue(self, topic: str, rows: Sequence[int]) -> list[PartitionQueue]:
         return self._sending.enqueue(topic, rows, self._cluster.leaders[topic])
 
     async def _find(self, topics: Mapping[str, Sequence[int]], waits: Sequence[float]) -> None:
@@ -103,16 +103,16 @@ class Dispatch:
             self._missing[topic] = (time.monotonic() + _MISSING_SECONDS, failure)
             self._sending.give_up(topics[topic], failure)
 
-    def _hand_over(self, queues: Iterable[Queue]) -> None:
+    def _hand_over(self, queues: Iterable[PartitionQueue]) -> None:
         """Give what is queued to the partitions' leaders."""
-        by_leader: dict[int, list[Queue]] = defaultdict(list)
+        by_leader: dict[int, list[PartitionQueue]] = defaultdict(list)
         for queue in queues:
             by_leader[self._cluster.leader(queue.topic, queue.partition)].append(queue)
         self._seek(dict.fromkeys(by_leader.pop(NOBODY, []), "LEADER_NOT_AVAILABLE"))
         for node, theirs in by_leader.items():
             self._tasks.create_task(self._send_to(node, theirs))
 
-    async def _send_to(self, node: int, queues: Sequence[Queue]) -> None:
+    async def _send_to(self, node: int, queues: Sequence[PartitionQueue]) -> None:
         """Send to this broker what it leads, one record batch per partition at a time."""
         try:
             link = await self._cluster.link(node)
@@ -134,7 +134,7 @@ class Dispatch:
             self._seek(moved)
             queues = [queue for queue in queues if queue not in moved]
 
-    async def _quota_allows(self, link: Link, queues: Iterable[Queue]) -> bool:
+    async def _quota_allows(self, link: Link, queues: Iterable[PartitionQueue]) -> bool:
         """Wait until the broker reads from us again, unless that is too late for this send."""
         seconds = link.throttled_until - time.monotonic()
         if seconds > self._deadline - time.monotonic():
@@ -146,7 +146,7 @@ class Dispatch:
             await asyncio.sleep(seconds)
         return True
 
-    async def _exchange(self, link: Link, queues: Iterable[Queue]) -> dict[Place, Produced]:
+    async def _exchange(self, link: Link, queues: Iterable[PartitionQueue]) -> dict[TopicPartition, Produced]:
         for queue in queues:
             queue.batches[0].under_way = True
         return await link.produce(
@@ -154,42 +154,42 @@ class Dispatch:
             seconds=(self._deadline - time.monotonic()) * _BROKER_SHARE,
         )
 
-    def _understand(self, queue: Queue, answers: Mapping[Place, Produced]) -> str | None:
+    def _understand(self, queue: PartitionQueue, answers: Mapping[TopicPartition, Produced]) -> str | None:
         """Take note of an answer; returns the error's name if another broker leads the partition."""
         code, offset = answers.get((queue.topic, queue.partition), _NO_ANSWER)
-        told = answer(code)
+        meaning = answer(code)
         self._sending.answered = True
         batch = queue.batches[0]
         batch.under_way = False
-        batch.uncertain |= told.appended
-        match told.blame:
+        batch.uncertain |= meaning.appended
+        match meaning.blame:
             case "none":
                 self._sending.taken(queue, offset)
             case "leader":
-                return told.name
+                return meaning.name
             case "record":
-                size = f": {len(batch.data)} bytes" if told.name in _TOO_LARGE else ""
-                self._sending.refused(queue, told.name + size)
+                size = f": {len(batch.data)} bytes" if meaning.name in _TOO_LARGE else ""
+                self._sending.refused(queue, meaning.name + size)
             case "name":
-                self._sending.failed(queue, partial(Permanent, told.name))
+                self._sending.failed(queue, partial(Permanent, meaning.name))
             case "unknown":
-                self._sending.failed_first(queue, partial(Transient, told.name))
+                self._sending.failed_first(queue, partial(Transient, meaning.name))
             case scope:
-                self._sending.failed(queue, partial(Unavailable, told.name, scope=scope))
+                self._sending.failed(queue, partial(Unavailable, meaning.name, scope=scope))
         return None
 
-    async def _lost(self, queues: Iterable[Queue], reason: str) -> None:
+    async def _lost(self, queues: Iterable[PartitionQueue], reason: str) -> None:
         """The connection broke while these were under way."""
         try:
             await self._cluster.look({queue.topic for queue in queues})
         except BrokerError:
-            scope = "sink"
+            scope: Scope = "sink"
         else:
             scope = "part"
         for queue in queues:
             self._sending.failed(queue, partial(Unavailable, reason, scope=scope))
 
-    def _seek(self, moved: Mapping[Queue, str]) -> None:
+    def _seek(self, moved: Mapping[PartitionQueue, str]) -> None:
         """Find the new leaders of these, or tell why not if that was tried often enough."""
         now = time.monotonic()
         queues = []
@@ -206,13 +206,13 @@ class Dispatch:
         if queues:
             self._tasks.create_task(self._find_leaders(queues))
 
-    async def _find_leaders(self, queues: Sequence[Queue]) -> None:
+    async def _find_leaders(self, queues: Sequence[PartitionQueue]) -> None:
         await asyncio.sleep(_LEADER_WAITS[max(queue.searches for queue in queues) - 1])
         topics = {queue.topic for queue in queues}
         try:
             codes = await self._cluster.look(topics)
         except BrokerError as error:
-            failures: dict[str, Failure] = dict.fromkeys(
+            failures: dict[str, MakeError] = dict.fromkeys(
                 topics, partial(Unavailable, str(error), scope="sink")
             )
         else:
@@ -223,8 +223,8 @@ class Dispatch:
         self._hand_over([queue for queue in queues if queue.topic not in failures])
 
 
-def _unusable(code: int) -> Failure:
-    told = answer(code)
-    if told.blame == "name":
-        return partial(Permanent, told.name)
-    return partial(Unavailable, told.name, scope="destination")
+def _unusable(code: int) -> MakeError:
+    meaning = answer(code)
+    if meaning.blame == "name":
+        return partial(Permanent, meaning.name)
+    return partial(Unavailable, meaning.name, scope="destination")

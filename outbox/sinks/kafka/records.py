@@ -34,7 +34,7 @@ _OURS = frozenset({"message_id", "event_id", "event_type", "occurred_at", "repla
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
+class RecordFormat:
     """How records are written."""
 
     codec: int = CODECS["none"]
@@ -43,7 +43,7 @@ class Format:
     """Adds CloudEvents headers; it is their `ce_source` where the row has no `source_service`."""
 
 
-class Batch:
+class RecordBatch:
     """Some deliveries, by their indexes in the send, as one record batch."""
 
     def __init__(self, codec: int, limit: int) -> None:

@@ -17,12 +17,12 @@ from outbox.errors import Permanent, SinkError
 from outbox.message import Delivery, Result, Sent
 from outbox.sinks import BEHIND
 from outbox.sinks.kafka.murmur2 import hashed
-from outbox.sinks.kafka.records import Batch, Format, Record, record_of
+from outbox.sinks.kafka.records import Record, RecordBatch, RecordFormat, record_of
 
 _UNLIMITED = 2**31 - 1
 
 
-class Failure(Protocol):
+class MakeError(Protocol):
     """Makes the error of a failure."""
 
     def __call__(self, *, uncertain: bool) -> SinkError:
@@ -30,12 +30,12 @@ class Failure(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Queue:
+class PartitionQueue:
     """What still goes to one partition, in order."""
 
     topic: str
     partition: int
-    batches: deque[Batch] = field(default_factory=deque)
+    batches: deque[RecordBatch] = field(default_factory=deque)
     searches: int = 0
     """How often its leader had to be looked for since it last took a batch."""
 
@@ -43,13 +43,13 @@ class Queue:
 class Sending:
     """One send: its deliveries, what is queued of them, and their results."""
 
-    def __init__(self, deliveries: Sequence[Delivery], written: Format, *, turn: int = 0) -> None:
+    def __init__(self, deliveries: Sequence[Delivery], written: RecordFormat, *, turn: int = 0) -> None:
         self.deliveries = deliveries
         self.answered = False
         """Whether a broker said anything of them."""
         self._format = written
         self._turn = turn
-        self._queues: list[Queue] = []
+        self._queues: list[PartitionQueue] = []
         self._results: list[Result | None] = [None] * len(deliveries)
         self._failed: dict[int, int] = {}
         """For each key with a failure the first row that failed; those after it are behind it."""
@@ -61,14 +61,14 @@ class Sending:
             topics[delivery.destination].append(row)
         return topics
 
-    def enqueue(self, topic: str, rows: Iterable[int], leaders: Sequence[int]) -> list[Queue]:
+    def enqueue(self, topic: str, rows: Iterable[int], leaders: Sequence[int]) -> list[PartitionQueue]:
         """Make records of these deliveries, and queue them by partition.
 
         A key's partition is the Java client's. Deliveries without a key go to one partition that
         has a leader, another one in the next turn. What cannot be a record, or is larger than a record
         batch may be, fails here: before anything that follows it in its key is sent.
         """
-        queues: dict[int, Queue] = {}
+        queues: dict[int, PartitionQueue] = {}
         available = [partition for partition, leader in enumerate(leaders) if leader >= 0] or range(
             len(leaders)
         )
@@ -79,7 +79,7 @@ class Sending:
             partition = keyless if key is None else hashed(key)[1] % len(leaders)
             queue = queues.get(partition)
             if queue is None:
-                queue = queues[partition] = Queue(topic, partition)
+                queue = queues[partition] = PartitionQueue(topic, partition)
             try:
                 record = record_of(delivery, self._format.cloudevents_source)
             except ValueError as error:
@@ -90,7 +90,7 @@ class Sending:
         self._queues += queues.values()
         return list(queues.values())
 
-    def next_batch(self, queue: Queue) -> Batch | None:
+    def next_batch(self, queue: PartitionQueue) -> RecordBatch | None:
         """The batch to send next, without what is behind a failure by now; None if all is done."""
         while queue.batches:
             batch = queue.batches[0]
@@ -102,7 +102,7 @@ class Sending:
                 queue.batches.appendleft(self._batch_of(rows))
         return None
 
-    def taken(self, queue: Queue, offset: int) -> None:
+    def taken(self, queue: PartitionQueue, offset: int) -> None:
         """The broker has the first batch, from this offset on."""
         batch = queue.batches.popleft()
         queue.searches = 0
@@ -110,7 +110,7 @@ class Sending:
             self._results[row] = Sent(queue.partition, offset)
             offset += 1
 
-    def refused(self, queue: Queue, reason: str) -> None:
+    def refused(self, queue: PartitionQueue, reason: str) -> None:
         """The broker took nothing of the first batch, for the sake of one of its records."""
         batch = queue.batches.popleft()
         if len(batch.rows) == 1:
@@ -122,25 +122,25 @@ class Sending:
             half.uncertain = batch.uncertain
             queue.batches.appendleft(half)
 
-    def failed(self, queue: Queue, failure: Failure) -> None:
+    def failed(self, queue: PartitionQueue, failure: MakeError) -> None:
         """Nothing more goes to this partition in this send."""
         while queue.batches:
             self.failed_first(queue, failure)
 
-    def failed_first(self, queue: Queue, failure: Failure) -> None:
+    def failed_first(self, queue: PartitionQueue, failure: MakeError) -> None:
         """The first batch was not taken, or it is open whether it was."""
         batch = queue.batches.popleft()
         error = failure(uncertain=batch.under_way or batch.uncertain)
         for row in batch.rows:
             self._fail(row, error)
 
-    def give_up(self, rows: Iterable[int], failure: Failure) -> None:
+    def give_up(self, rows: Iterable[int], failure: MakeError) -> None:
         """These were not queued and will not be."""
         error = failure(uncertain=False)
         for row in rows:
             self._fail(row, error)
 
-    def finish(self, failure: Failure) -> list[Result]:
+    def finish(self, failure: MakeError) -> list[Result]:
         """It is over: the results, with this failure for whatever has none yet."""
         for queue in self._queues:
             self.failed(queue, failure)
@@ -156,9 +156,9 @@ class Sending:
             else:
                 yield row
 
-    def _start_batch(self, queue: Queue, row: int, record: Record) -> None:
+    def _start_batch(self, queue: PartitionQueue, row: int, record: Record) -> None:
         limit = self._format.max_batch_bytes
-        batch = Batch(self._format.codec, limit)
+        batch = RecordBatch(self._format.codec, limit)
         batch.append(row, record)
         if batch.size > limit and (size := len(batch.data)) > limit:
             reason = f"its record batch of {size} bytes is over OUTBOX_KAFKA_MAX_BATCH_BYTES={limit}"
@@ -166,8 +166,8 @@ class Sending:
         else:
             queue.batches.append(batch)
 
-    def _batch_of(self, rows: Iterable[int]) -> Batch:
-        batch = Batch(self._format.codec, _UNLIMITED)
+    def _batch_of(self, rows: Iterable[int]) -> RecordBatch:
+        batch = RecordBatch(self._format.codec, _UNLIMITED)
         for row in rows:
             batch.append(row, record_of(self.deliveries[row], self._format.cloudevents_source))
         return batch

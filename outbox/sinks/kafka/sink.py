@@ -18,12 +18,12 @@ from aiokafka.codec import has_lz4, has_snappy, has_zstd
 from aiokafka.conn import collect_hosts
 from pydantic import SecretStr
 
-from outbox.errors import SettingsError, Unavailable
+from outbox.errors import Scope, SettingsError, Unavailable
 from outbox.message import Delivery, Result
 from outbox.settings import KafkaSettings
 from outbox.sinks.kafka.cluster import Address, BrokerError, Cluster
 from outbox.sinks.kafka.dispatch import Dispatch, Troubles
-from outbox.sinks.kafka.records import CODECS, Format
+from outbox.sinks.kafka.records import CODECS, RecordFormat
 from outbox.sinks.kafka.sending import Sending
 from outbox.sinks.network import tls_context
 
@@ -73,7 +73,7 @@ class KafkaSink:
                 Dispatch(self._cluster, sending, tasks, self._troubles, deadline).start()
                 if self._cluster.stale:
                     tasks.create_task(self._cluster.look_again())
-        scope = "part" if sending.answered else "sink"
+        scope: Scope = "part" if sending.answered else "sink"
         return sending.finish(partial(Unavailable, f"no answer within {self._timeout:g} s", scope=scope))
 
     async def stop(self) -> None:
@@ -95,11 +95,11 @@ def _addresses(servers: str | None) -> list[Address]:
     return found
 
 
-def _format(settings: KafkaSettings) -> Format:
+def _format(settings: KafkaSettings) -> RecordFormat:
     missing = {"snappy": not has_snappy(), "lz4": not has_lz4(), "zstd": not has_zstd()}
     if missing.get(settings.compression):
         raise SettingsError(f"OUTBOX_KAFKA_COMPRESSION={settings.compression} needs: pip install cramjam")
-    return Format(
+    return RecordFormat(
         codec=CODECS[settings.compression],
         max_batch_bytes=settings.max_batch_bytes,
         cloudevents_source=settings.client_id if settings.cloudevents else None,

@@ -16,10 +16,9 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from outbox.errors import Permanent, SinkError, Transient, Unavailable
+from outbox.errors import Permanent, SinkError, Transient, Unavailable, describe
 from outbox.message import Delivery, Result, Sent
 from outbox.sinks import BEHIND
-from outbox.sinks.network import said
 
 Command = tuple[int, bytes]
 """A row's index and a command for it, packed; a row's last command publishes it."""
@@ -61,7 +60,7 @@ def results_of(
     begun, *queued, executed = replies
     if isinstance(begun, ResponseError):
         # What came after it was no transaction, and may have been done.
-        return dict.fromkeys(rows, Unavailable(told(begun), uncertain=True))
+        return dict.fromkeys(rows, Unavailable(describe_reply(begun), uncertain=True))
     if not isinstance(executed, ResponseError):
         return _each(commands, executed)
     # Nothing was done: leave out the destinations that were refused, if it was only those.
@@ -74,7 +73,7 @@ def results_of(
             return dict.fromkeys(rows, _failure(error))
     destinations = {deliveries[row].destination: error for row, error in refused.items()}
     return {
-        row: Unavailable(told(destinations[destination]), scope="destination")
+        row: Unavailable(describe_reply(destinations[destination]), scope="destination")
         for row in rows
         if (destination := deliveries[row].destination) in destinations
     }
@@ -89,9 +88,9 @@ def _each(commands: Sequence[Command], replies: Sequence[Any]) -> dict[int, Resu
             results[row] = Sent(receivers=reply)
         elif str(reply).startswith("WRONGTYPE"):
             # Something else has the name of the channel's log. It was published all the same.
-            errors[row] = Unavailable(told(reply), scope="destination", uncertain=True)
+            errors[row] = Unavailable(describe_reply(reply), scope="destination", uncertain=True)
         else:
-            errors[row] = Transient(told(reply), uncertain=True)
+            errors[row] = Transient(describe_reply(reply), uncertain=True)
     return results | errors
 
 
@@ -101,10 +100,10 @@ def _is_about_a_destination(error: ResponseError) -> bool:
 
 def _failure(error: ResponseError) -> SinkError:
     down = isinstance(error, _SERVER_DOWN) or str(error).startswith(_SERVER_DOWN_CODES)
-    return Unavailable(told(error)) if down else Transient(told(error))
+    return Unavailable(describe_reply(error)) if down else Transient(describe_reply(error))
 
 
-def told(error: ResponseError) -> str:
-    """What the server says, without what it repeats of the command."""
-    text = str(error) if type(error) is ResponseError else said(error)
+def describe_reply(error: ResponseError) -> str:
+    """Returns what the server says, without what it repeats of the command."""
+    text = str(error) if type(error) is ResponseError else describe(error)
     return text.partition(", with args")[0]

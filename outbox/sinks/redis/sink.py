@@ -20,11 +20,11 @@ from hiredis import pack_command
 from redis.asyncio import Connection, ConnectionPool
 from redis.exceptions import RedisError, ResponseError
 
-from outbox.errors import SettingsError, Unavailable
+from outbox.errors import SettingsError, Unavailable, describe
 from outbox.message import Delivery, Result
 from outbox.settings import RedisSettings
-from outbox.sinks.network import said, tls_context, withdraw
-from outbox.sinks.redis.replies import Command, results_of, told, without_payload
+from outbox.sinks.network import tls_context, withdraw
+from outbox.sinks.redis.replies import Command, describe_reply, results_of, without_payload
 
 _CONNECT_SECONDS = 3.0
 _STOP_SECONDS = 2.0
@@ -49,9 +49,9 @@ class RedisSink:
         except TimeoutError:
             raise Unavailable(f"no answer within {_CONNECT_SECONDS:g} s") from None
         except (RedisError, OSError) as error:
-            raise Unavailable(said(error)) from None
+            raise Unavailable(describe(error)) from None
         if isinstance(answer, ResponseError):
-            raise Unavailable(told(answer))
+            raise Unavailable(describe_reply(answer))
 
     async def send(self, deliveries: Sequence[Delivery]) -> list[Result]:
         """Send a batch; one result per delivery."""
@@ -71,7 +71,7 @@ class RedisSink:
         except TimeoutError:
             reason = f"no answer within {self._timeout:g} s"
         except (RedisError, OSError) as error:
-            reason = said(error)
+            reason = describe(error)
         down = Unavailable(reason, uncertain=under_way)
         return [results.get(row, down) for row in range(len(deliveries))]
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outbox.message import Delivery
-from outbox.sinks.kafka.records import CODECS, Batch, moment, record_of
+from outbox.sinks.kafka.records import CODECS, RecordBatch, moment, record_of
 from tests.support.deliveries import delivery
 
 GOLDEN = Path(__file__).parent / "golden" / "kafka_headers.json"
@@ -107,7 +107,7 @@ def test_moments(since: timedelta, hours: int) -> None:
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_batch_holds_what_was_appended(codec: str) -> None:
-    batch = Batch(CODECS[codec], 100_000)
+    batch = RecordBatch(CODECS[codec], 100_000)
     rows = [written(ROW_HEADERS), written(), written(payload=None), written(payload=b"\x00\xff" * 1_000)]
     for row in rows:
         assert batch.append(row.id, record_of(row, None))
@@ -120,7 +120,7 @@ def test_a_batch_holds_what_was_appended(codec: str) -> None:
 
 
 def test_a_batch_is_full_at_its_limit_but_takes_any_first_record() -> None:
-    batch = Batch(CODECS["none"], 1_000)
+    batch = RecordBatch(CODECS["none"], 1_000)
     assert batch.append(0, record_of(written(payload=b"x" * 2_000), None))
     assert not batch.append(1, record_of(written(), None))
     assert batch.rows == [0]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from outbox.errors import Permanent, Unavailable, Unsent
 from outbox.message import Delivery, Result, Sent
 from outbox.sinks.kafka.murmur2 import hashed
-from outbox.sinks.kafka.records import Format
-from outbox.sinks.kafka.sending import Queue, Sending
+from outbox.sinks.kafka.records import RecordFormat
+from outbox.sinks.kafka.sending import PartitionQueue, Sending
 from tests.support.deliveries import delivery
 
 LIMIT = 2_000
@@ -24,8 +24,8 @@ LATE = partial(Unavailable, "late")
 
 def queued(
     rows: list[Delivery], *, leaders: list[int] = LEADERS, turn: int = 0
-) -> tuple[Sending, list[Queue]]:
-    sending = Sending(rows, Format(max_batch_bytes=LIMIT), turn=turn)
+) -> tuple[Sending, list[PartitionQueue]]:
+    sending = Sending(rows, RecordFormat(max_batch_bytes=LIMIT), turn=turn)
     queues = [
         queue
         for topic, indexes in sending.by_topic().items()
@@ -111,7 +111,7 @@ class Log:
         self._bad = bad
         self._luck = luck
 
-    def offer(self, sending: Sending, queue: Queue, rows: list[int]) -> None:
+    def offer(self, sending: Sending, queue: PartitionQueue, rows: list[int]) -> None:
         batch = queue.batches[0]
         if self._bad & set(rows):
             sending.refused(queue, "refused")
@@ -185,7 +185,7 @@ def failures_before(results: list[Result], rows: list[int]) -> list[bool]:
 @pytest.mark.parametrize("bad", [0, 4, 9])
 def test_a_refused_batch_is_halved_down_to_the_record_at_fault(bad: int) -> None:
     rows = [delivery("t", f"key-{index}") for index in range(10)]
-    sending = Sending(rows, Format())
+    sending = Sending(rows, RecordFormat())
     [queue] = sending.enqueue("t", range(10), [1])
     log: list[int] = []
     offers = 0
