@@ -3,7 +3,7 @@
 Imports no other room, so that every room may.
 """
 
-from outbox.schema.tables import (
+from outbox.schema.limits import (
     DESTINATION_BYTES,
     HEADERS,
     HEADERS_BYTES,
@@ -13,10 +13,8 @@ from outbox.schema.tables import (
     TABLES,
     TYPE_BYTES,
     VERSION_TABLE,
-    include_name,
-    metadata,
-    table,
 )
+from outbox.schema.tables import include_name, metadata, table
 
 __all__ = [
     "DESTINATION_BYTES",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncpg
 
-from outbox.schema.tables import REVISIONS, TABLES, VERSION_TABLE
+from outbox.schema.limits import REVISIONS, TABLES, VERSION_TABLE
 
 # Definitions name the schema; without it, those of two schemas can be compared.
 _CATALOG = """

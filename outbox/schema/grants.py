@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-from outbox.schema.tables import VERSION_TABLE
+from outbox.schema.limits import VERSION_TABLE
 
 Part = Literal["writer", "relay", "operator", "reader", "consumer"]
 

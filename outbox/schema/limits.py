@@ -1,0 +1,40 @@
+"""The numbers and names that the tables, the writer and the relay agree on."""
+
+from __future__ import annotations
+
+VERSION_TABLE = "outbox_alembic_version"
+"""Alembic's own table for these migrations, beside a service's `alembic_version`."""
+
+REVISIONS = ("0001",)
+"""Every migration, oldest first; what a database is at says whether one is missing."""
+
+LANES = 64
+"""Key groups per sink. Written into the rows, so it never changes."""
+
+KEY_BYTES = 1_024
+"""The longest key."""
+
+DESTINATION_BYTES = 512
+"""The longest destination."""
+
+TYPE_BYTES = 255
+"""The longest message type."""
+
+HEADERS = 64
+"""How many headers a message may have."""
+
+HEADERS_BYTES = 16_384
+"""The longest headers, names and values together."""
+
+CONSUMER_BYTES = 255
+"""The longest name of a consumer in the inbox."""
+
+TABLES = (
+    "outbox",
+    "outbox_queue",
+    "outbox_receipts",
+    "outbox_lanes",
+    "outbox_relays",
+    "outbox_sinks",
+    "outbox_inbox",
+)
