@@ -48,7 +48,7 @@ class Row(NamedTuple):
 
 
 def new_id() -> UUID:
-    """A new message id, a UUIDv7; messages that say the same to different destinations share one."""
+    """Makes a new message id, a UUIDv7; messages that say the same to different destinations share one."""
     return uuid7()
 
 
@@ -60,7 +60,7 @@ class Encoder:
         self._longest = {sink: settings.sink(sink).max_bytes for sink in settings.known_sinks}
 
     def rows(self, messages: Sequence[Message]) -> list[Row]:
-        """All of them, or an error that says which one is wrong."""
+        """Makes the rows of all messages. Raises `MessageError` that says which one is wrong."""
         rows = []
         for number, message in enumerate(messages, 1):
             try:
@@ -72,7 +72,7 @@ class Encoder:
         return rows
 
     def row(self, message: Message) -> Row:
-        """One message, checked."""
+        """Makes the row of one message. Raises `MessageError` that says what is wrong with it."""
         self._check_address(message)
         payload, content_type = _encode(message.payload)
         headers = _headers(message.headers, content_type)
@@ -119,7 +119,7 @@ class Encoder:
 
 
 def _encode(payload: Any) -> tuple[bytes | None, str | None]:
-    """The bytes to send, and their content type where the encoding is ours."""
+    """Returns the bytes to send, and their content type where the encoding is ours."""
     match payload:
         case None:
             return None, None
@@ -148,7 +148,7 @@ def _json(payload: Any) -> bytes:
 
 
 def _headers(given: Mapping[str, str], content_type: str | None) -> dict[str, str]:
-    """Those given, with the content type and the current trace where they are not."""
+    """Returns the headers given, with the content type and the current trace where they lack them."""
     headers = dict(given)
     for name, value in headers.items():
         _check_header(name, value)

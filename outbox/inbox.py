@@ -31,7 +31,7 @@ async def once(
     *,
     settings: Settings | None = None,
 ) -> AsyncIterator[bool]:
-    """Record in the caller's transaction that `consumer` acts on a message; says whether it is the first to.
+    """Records in the caller's transaction that `consumer` acts on a message; gives True the first time.
 
     Where another transaction is just acting on it, this waits for its end. What an error in the block did is
     undone, the record too, whatever the caller does with the error: the block is a savepoint.
@@ -54,7 +54,7 @@ async def prune_inbox(
     limit: int = 10_000,
     settings: Settings | None = None,
 ) -> int:
-    """Forget what was received longer ago, at most `limit` records; returns how many those were.
+    """Forgets what was received longer ago than that, at most `limit` records; returns how many those were.
 
     A message that comes again after that is taken for a new one, so keep records for longer than the broker
     keeps messages and a relay may be down.

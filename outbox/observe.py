@@ -168,7 +168,7 @@ _throttle = Throttle()
 
 
 def emit(name: str, /, **fields: Any) -> None:
-    """Tell that `name`, one of `EVENTS`, happened."""
+    """Tells that `name`, one of `EVENTS`, happened."""
     kind = EVENTS[name]
     if kind.measure is not None:
         kind.measure(fields)
@@ -190,7 +190,7 @@ def _log(level: int, name: str, fields: Fields) -> None:
 
 @contextmanager
 def subscribe(subscriber: Subscriber) -> Iterator[None]:
-    """Call `subscriber` for every event within the block, where it happens and before `emit` returns.
+    """Calls `subscriber` for every event within the block, where it happens and before `emit` returns.
 
     It must be quick. What it raises comes out of `emit`.
     """
@@ -210,16 +210,19 @@ class Watch:
         self._loop = asyncio.get_running_loop()
 
     def __call__(self, event: Event) -> None:
-        """Take note of an event, from whichever thread."""
+        """Takes note of an event, from whichever thread."""
         self.seen.append(event)
         self._loop.call_soon_threadsafe(self._news.set)
 
     def matching(self, name: str, **fields: Any) -> list[Event]:
-        """What was seen under this name with these fields."""
+        """Returns the events seen under this name with these fields."""
         return [e for e in self.seen if e.name == name and fields.items() <= e.fields.items()]
 
     async def wait_for(self, name: str, /, *, deadline: float = 10.0, count: int = 1, **fields: Any) -> Event:
-        """The `count`-th event of this name with these fields; TimeoutError after `deadline` seconds."""
+        """Waits for the `count`-th event of this name with these fields.
+
+        Raises TimeoutError after `deadline` seconds.
+        """
         async with asyncio.timeout(deadline):
             while len(found := self.matching(name, **fields)) < count:
                 self._news.clear()
@@ -229,7 +232,7 @@ class Watch:
 
 @contextmanager
 def watch() -> Iterator[Watch]:
-    """Collect events within the block, to wait on: a test's alternative to sleeping."""
+    """Collects events within the block, to wait on: a test's alternative to sleeping."""
     watching = Watch()
     with subscribe(watching):
         yield watching

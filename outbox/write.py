@@ -34,7 +34,7 @@ async def write(
     strict_order: bool = False,
     settings: Settings | None = None,
 ) -> int:
-    """Write messages in the session's transaction, in one statement; returns how many were new.
+    """Writes messages in the session's transaction, in one statement; returns how many were new.
 
     A message whose `message_id` was already written to that sink and destination is not written again; if it
     then said something else (type, key or payload), this raises `ConflictError`. A message that cannot be
@@ -56,7 +56,7 @@ def write_sync(
     strict_order: bool = False,
     settings: Settings | None = None,
 ) -> int:
-    """The same as `write`, for code that is not async."""
+    """Writes messages as `write` does, for code that is not async."""
     return _write(session, messages, strict_order, settings)
 
 
@@ -140,7 +140,7 @@ def _process_encoder() -> Encoder:
 
 
 def _compare(connection: Connection, statements: _Statements, columns: Mapping[str, list[object]]) -> None:
-    """Raise if what was not new says something else than what is there."""
+    """Raises `ConflictError` if what was not new says something else than what is there."""
     names = ("message_id", "sink", "destination", "type", "key", "payload")
     found = connection.execute(statements.differing, {name: columns[name] for name in names}).first()
     if found is None:

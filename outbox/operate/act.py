@@ -60,7 +60,7 @@ _RETRIABLE = ("parked", "retrying")
 
 
 async def retry(connection: AsyncConnection, selection: Selection) -> Done:
-    """Try what is parked or waits for its retry again, now and with all its attempts.
+    """Tries what is parked or waits for its retry again, now and with all its attempts.
 
     Its key waits for it until then, as for any retry. Other states are left alone.
     """
@@ -71,7 +71,7 @@ async def retry(connection: AsyncConnection, selection: Selection) -> Done:
 
 
 async def skip(connection: AsyncConnection, selection: Selection) -> Done:
-    """Give deliveries up: they leave the queue with a receipt that says `skipped`, and their keys go on.
+    """Gives deliveries up: they leave the queue with a receipt that says `skipped`, and their keys go on.
 
     What a relay has on its way at that moment may arrive all the same.
     """

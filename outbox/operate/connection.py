@@ -29,7 +29,7 @@ _REMEDIES = {
 
 @asynccontextmanager
 async def connect(settings: Settings) -> AsyncIterator[AsyncConnection]:
-    """One connection to the outbox's tables; what is not committed within the block is rolled back.
+    """Opens one connection to the outbox's tables; what the block does not commit is rolled back.
 
     Tables without a schema are those of `database_schema`. Raises `OperatorError` when the database
     cannot be reached or refuses, `SchemaError` when it is not migrated.
@@ -61,7 +61,7 @@ async def connect(settings: Settings) -> AsyncIterator[AsyncConnection]:
 
 @contextmanager
 def explained(settings: Settings) -> Iterator[None]:
-    """Turn a database's error within the block into one line that says what to do."""
+    """Turns a database's error within the block into one line that says what to do."""
     where = masked(settings.asyncpg_dsn).partition("://")[2].partition("?")[0]
     try:
         yield

@@ -49,7 +49,7 @@ class Depth:
 
 
 async def depths(connection: AsyncConnection, without: Iterable[tuple[str, str]] = ()) -> list[Depth]:
-    """What is in the queue, by sink and lane; `without` are (sink, destination) that are down.
+    """Returns what is in the queue, by sink and lane; `without` are (sink, destination) that are down.
 
     The states are those of the view, with the holds found by one hash join instead of a look-up per
     row: on 1,000,000 rows 0.3 instead of 2 s.
@@ -117,7 +117,7 @@ class SinkStatus:
 
     @classmethod
     def of(cls, sink: str, depths: Sequence[Depth]) -> SinkStatus:
-        """Summed over the sink's lanes."""
+        """Sums up the depths of one sink's lanes."""
         scheduled, due, held, retrying, stuck, parked = (
             sum(getattr(depth, name) for depth in depths)
             for name in ("scheduled", "ready", "held", "retrying", "stuck", "parked")
@@ -157,12 +157,12 @@ class Status:
 
     @property
     def needs_attention(self) -> bool:
-        """Whether something is stuck or parked."""
+        """True if something is stuck or parked."""
         return any(sink.stuck or sink.parked for sink in self.sinks)
 
 
 async def status(connection: AsyncConnection) -> Status:
-    """What every sink has to do, and which relays do it."""
+    """Returns what every sink has to do, and which relays do it."""
     lanes, relays, sinks = table("outbox_lanes"), table("outbox_relays"), table("outbox_sinks")
     by_sink: dict[str, list[Depth]] = defaultdict(list)
     for depth in await depths(connection):

@@ -124,11 +124,11 @@ class Selection:
 
     @property
     def named(self) -> bool:
-        """Whether it names deliveries one by one."""
+        """True if it names deliveries one by one."""
         return bool(self.ids or self.message_ids)
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """The same over `STATE`."""
+        """The conditions as SQL over `STATE`."""
         found: list[ColumnElement[bool]] = []
         if self.named:
             found.append(or_(STATE.c.id.in_(self.ids), STATE.c.message_id.in_(self.message_ids)))
@@ -154,18 +154,18 @@ def _in_state(state: str) -> ColumnElement[bool]:
 
 
 def pending(selection: Selection, *columns: Any) -> Select[Any]:
-    """A statement over what is in the queue and matches."""
+    """Makes a statement over what is in the queue and matches."""
     return select(*columns).where(STATE.c.pending, *selection.conditions())
 
 
 async def find(connection: AsyncConnection, selection: Selection, limit: int) -> list[DeliveryState]:
-    """The pending deliveries that match, oldest first."""
+    """Returns the pending deliveries that match, oldest first."""
     statement = pending(selection, *_COLUMNS).order_by(STATE.c.id).limit(limit)
     return [DeliveryState(*row) for row in await connection.execute(statement)]
 
 
 async def count(connection: AsyncConnection, selection: Selection) -> int:
-    """How many pending deliveries match."""
+    """Returns how many pending deliveries match."""
     return await connection.scalar(pending(selection, func.count())) or 0
 
 
@@ -184,7 +184,7 @@ class Details:
 
 
 async def show(connection: AsyncConnection, selection: Selection, *, payload: bool = False) -> list[Details]:
-    """Every delivery that matches, pending or done, oldest first."""
+    """Returns every delivery that matches, pending or done, oldest first."""
     outbox, lanes, relays = table("outbox"), table("outbox_lanes"), table("outbox_relays")
     head = table("outbox_queue").alias("head")
     held_by = (

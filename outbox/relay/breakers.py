@@ -30,11 +30,11 @@ class Breaker:
 
     @property
     def open(self) -> bool:
-        """Whether the last thing heard of it was a failure."""
+        """True if the last thing heard of it was a failure."""
         return self._failures > 0
 
     def admit(self, now: float) -> Literal["pass", "probe", "refuse"]:
-        """Whether a batch may go out now, and how."""
+        """Decides how a batch may go out now: as any, as the one probe, or not."""
         if not self.open:
             return "pass"
         if now < self._until:
@@ -44,7 +44,7 @@ class Breaker:
         return "probe"
 
     def trip(self, now: float, jitter: float) -> float:
-        """It failed: returns for how many seconds nothing is sent there.
+        """Takes note of a failure; returns for how many seconds nothing is sent there.
 
         Zero if that was known: a batch that was on its way when it opened says nothing new.
         """
@@ -58,12 +58,12 @@ class Breaker:
         return wait
 
     def forfeit(self, now: float) -> None:
-        """The probe found nothing to send: grant it to the next who asks."""
+        """Gives a probe back that found nothing to send: the next who asks gets it."""
         if self._probing:
             self._until = now
 
     def close(self) -> bool:
-        """It works; returns whether that is news."""
+        """Takes note of a success; returns True if it was open before."""
         news = self.open
         self._failures = 0
         self._probing = False
@@ -105,12 +105,15 @@ class SinkBreakers:
 
     @property
     def open(self) -> frozenset[str | None]:
-        """What is kept back from now."""
+        """The destinations that are kept back from now; None stands for the whole sink."""
         return frozenset(self._breakers)
 
     @contextmanager
     def admission(self) -> Iterator[Admission]:
-        """What may go out in the round within; a probe that it did not answer is granted to the next."""
+        """Gives what the round in this block may send.
+
+        A probe that the round leaves unanswered goes to the next one.
+        """
         granted = self._admit(self._clock())
         try:
             yield granted
@@ -132,13 +135,13 @@ class SinkBreakers:
         )
 
     def trip(self, destination: str | None, reason: str) -> None:
-        """It is down: keep back for a while."""
+        """Opens the breaker of a destination, or of the sink (None), for a while."""
         breaker = self._breakers.setdefault(destination, Breaker(self._backoff))
         if wait := breaker.trip(self._clock(), self._jitter()):
             emit("breaker.opened", sink=self._sink, destination=destination, reason=reason, wait=wait)
 
     def close(self, destination: str | None) -> None:
-        """It works again."""
+        """Closes the breaker of a destination, or of the sink (None)."""
         if self._breakers.pop(destination, None):
             self.closings += destination is not None
             emit("breaker.closed", sink=self._sink, destination=destination)

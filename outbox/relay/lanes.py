@@ -88,7 +88,7 @@ class Lane:
     """Where the floor may go, once every transaction before this xid is over."""
 
     def advance(self, reach: int, xmin: int, next_xid: int) -> None:
-        """After a round that saw all there was to see in line up to id `reach`.
+        """Moves the floor after a round that saw all there was to see in line up to id `reach`.
 
         An id is drawn before its row is visible, so the floor does not follow at once: it waits until
         every transaction is over that could have drawn an id up to there, and until a later round
@@ -101,7 +101,7 @@ class Lane:
             self.candidate = reach, next_xid
 
     def rewind(self, released: int) -> None:
-        """The hold that began with this id is over: look again from there."""
+        """Takes the floor back to before the id `released`, whose hold is over, for its followers."""
         self.floor = min(self.floor, released - 1)
 
 
@@ -120,7 +120,7 @@ class SinkLanes:
 
     @contextmanager
     def at_work(self, pump: int, pumps: int) -> Iterator[list[Lane]]:
-        """The lanes of one pump for one round; none of them is released within the block."""
+        """Gives the lanes of one pump for one round; none of them is released within the block."""
         lanes = [
             lane
             for number, lane in self.owned.items()
@@ -141,7 +141,7 @@ class SinkLanes:
         return sorted(self.leaving - self._busy)
 
     def forget(self, numbers: Iterable[int]) -> None:
-        """They are no longer ours."""
+        """Drops lanes that this relay owns no longer."""
         for number in numbers:
             self.owned.pop(number, None)
             self.leaving.discard(number)
@@ -161,16 +161,16 @@ class Lanes:
         self._sinks: dict[str, SinkLanes] = {}
 
     def of(self, sink: str) -> SinkLanes:
-        """This sink's lanes; none are taken before `serve`."""
+        """Returns the lanes of a sink; none are taken before `serve`."""
         return self._all.setdefault(sink, SinkLanes(sink, self.nudged))
 
     def serve(self, sink: str) -> None:
-        """From the next heartbeat on, take a share of this sink's lanes."""
+        """Takes a share of this sink's lanes from the next heartbeat on."""
         self._sinks[sink] = self.of(sink)
         self.nudged.set()
 
     async def join(self, connection: asyncpg.Connection) -> None:
-        """Begin on a new connection, owning nothing: what was owned before is taken anew or not at all."""
+        """Begins on a new connection, owning nothing: what was owned before is taken anew or not at all."""
         for lanes in self._sinks.values():
             lanes.forget(list(lanes.owned))
         await connection.execute(self._statement(LEAVE), self.relay)
@@ -179,7 +179,7 @@ class Lanes:
         self.nudged.set()
 
     async def tick(self, connection: asyncpg.Connection) -> None:
-        """One heartbeat: tell that we live, renew, then take or release towards an even share."""
+        """Does one heartbeat: tells that we live, renews, then takes or releases towards an even share."""
         self.nudged.clear()
         sinks = dict(self._sinks)  # One that becomes ready meanwhile has its turn next time.
         lease = self._settings.lease_seconds
@@ -198,7 +198,7 @@ class Lanes:
             await self._release(connection, lanes)
 
     async def leave(self, connection: asyncpg.Connection) -> None:
-        """Release everything; the pumps have ended."""
+        """Releases all lanes; the pumps must have ended."""
         await connection.execute(self._statement(LEAVE), self.relay)
         for lanes in self._sinks.values():
             if lanes.owned:

@@ -69,7 +69,7 @@ class Maintenance:
         self._pruned = 0
 
     async def publish_settings(self, connection: asyncpg.Connection) -> None:
-        """Tell the view `outbox_state` what only settings know."""
+        """Tells the view `outbox_state` what only settings know."""
         for name in self._settings.sink_names:
             sink = self._settings.sink(name)
             await connection.execute(
@@ -77,7 +77,7 @@ class Maintenance:
             )
 
     async def run(self, connection: asyncpg.Connection, ending: asyncio.Event) -> None:
-        """Prune and look around every now and then, until `ending`."""
+        """Prunes, and names who holds the floors back, every now and then until `ending`."""
         while not ending.is_set():
             try:
                 await self._prune(connection, ending)
@@ -107,7 +107,7 @@ class Maintenance:
             emit("prune.done", rows=total)
 
     async def _name_long_writer(self, connection: asyncpg.Connection) -> None:
-        """A writing transaction that stays open holds every floor; say whose it is."""
+        """Tells whose writing transaction has been open for long: it holds every floor."""
         found = await connection.fetchrow(_OLDEST_WRITER)
         if found and found["age"] > _LONG_WRITER_SECONDS:
             emit("floor.held", **found)

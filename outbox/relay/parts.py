@@ -29,7 +29,7 @@ class Parts:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """Makes them, connected to nothing yet. Raises `SettingsError` where a sink cannot be made."""
+        """Makes the parts, connected to nothing yet. Raises `SettingsError` where a sink cannot be made."""
         lanes = Lanes(settings)
         served = [_serve(name, settings, lanes) for name in settings.sink_names]
         pumps = {

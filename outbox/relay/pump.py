@@ -60,7 +60,7 @@ class Pump:
         self._unsettled: list[tuple[Delivery, Sent]] = []
 
     async def run(self, store: Store, ending: asyncio.Event) -> None:
-        """Work until `ending`, and finish the round begun by then.
+        """Works until `ending`, and finishes the round begun by then.
 
         What the sink has and the database could not be told is told first on the next connection.
         """
@@ -72,11 +72,11 @@ class Pump:
             await _pause(ending, wake.after(rows, full=full))
 
     def forget_unsettled(self) -> None:
-        """Ids may have been given anew: what was sent and not settled is sent again."""
+        """Forgets what was sent and not settled, since its ids may be given anew: it is sent again."""
         self._unsettled = []
 
     async def round(self, store: Store) -> tuple[int, bool]:
-        """Fetch, send and settle once; returns how many deliveries were settled, and if more may be there."""
+        """Fetches, sends and settles once; returns how many were settled, and whether more may be there."""
         served = self._served
         with (
             served.breakers.admission() as admission,
@@ -95,7 +95,7 @@ class Pump:
             return verdict.settled, batch.full
 
     def _may_send(self, lanes: Sequence[Lane]) -> bool:
-        """Whether no other relay owns any of these, nor will before the send is over."""
+        """True if no other relay owns any of these lanes, nor will before the send is over."""
         mine = self._served.lanes
         late = monotonic() + self._served.settings.send_timeout_seconds > mine.deadline
         return not late and all(mine.owned.get(lane.number) is lane for lane in lanes)
@@ -114,7 +114,7 @@ class Pump:
                 lane.floor = 0
 
     def request(self, lanes: Sequence[Lane], admission: Admission) -> Request:
-        """Returns what it asks the store for, of these lanes."""
+        """Returns what a round asks the store for."""
         # The floor passes what is left out for an open breaker, so a probe looks from the beginning.
         return Request(
             positions=[
@@ -155,7 +155,7 @@ class Pump:
         return verdict
 
     async def _ask(self, batch: Sequence[Delivery]) -> Sequence[Result]:
-        """The sink's results, or what stands for them where it gave none."""
+        """Returns the sink's results, or what stands for them where it gave none."""
         error: SinkError
         try:
             async with asyncio.timeout(self._served.lanes.deadline - monotonic()) as limit:

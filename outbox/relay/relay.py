@@ -62,7 +62,10 @@ class Relay:
             await self._task
 
     def stop(self, reason: str = "asked to") -> None:
-        """Stop fetching, finish what is on its way, settle it, release the lanes; within the grace period."""
+        """Stops in good order: finishes and settles what is on its way, then releases the lanes.
+
+        It takes the grace period at the most.
+        """
         if self._stopping.is_set():
             return
         emit("relay.stopping", reason=reason)
@@ -71,7 +74,7 @@ class Relay:
             self._bound.reschedule(asyncio.get_running_loop().time() + self._settings.shutdown_grace_seconds)
 
     async def run(self) -> None:
-        """Work until `stop`. Raises TimeoutError if the grace period did not suffice."""
+        """Works until `stop`. Raises TimeoutError if the grace period did not suffice."""
         with bound_contextvars(relay=self._lanes.name):
             emit("relay.started", id=str(self._lanes.relay), sinks=[served.name for served in self._served])
             try:
@@ -81,7 +84,7 @@ class Relay:
                 emit("relay.stopped")
 
     def health(self) -> Health:
-        """How it is doing, by what it knows itself."""
+        """Returns how this relay is doing, by what it knows itself; asks nobody."""
         return Health(
             waiting_for=self._waiting_for,
             reason=self._reason,
@@ -115,7 +118,7 @@ class Relay:
                 task.cancel()
 
     async def _start(self, served: ServedSink) -> None:
-        """Connect one sink; its lanes are taken only then, so that a relay that can reach it has them."""
+        """Connects one sink; its lanes are taken only then, so that a relay that can reach it has them."""
         wait = 0.1
         while True:
             try:
@@ -154,7 +157,7 @@ class Relay:
             emit("relay.waiting", what=what, reason=reason)
 
     async def _session(self, connection: asyncpg.Connection) -> None:
-        """Work on one connection to the database until it is lost or the relay stops."""
+        """Works on one connection to the database until it is lost or the relay stops."""
         await self._recall(connection)
         await self._lanes.join(connection)
         await self._parts.maintenance.publish_settings(connection)
@@ -178,7 +181,7 @@ class Relay:
         await self._lanes.leave(connection)
 
     async def _recall(self, connection: asyncpg.Connection) -> None:
-        """Forget what was sent and not settled unless this is the history in which it was written."""
+        """Forgets what was sent and not settled unless this is the history in which it was written."""
         timeline = None
         with suppress(asyncpg.PostgresError):  # Some hosted databases do not tell.
             timeline = await connection.fetchval(
@@ -220,7 +223,7 @@ class _Session:
             self.ending.set()
 
     async def guard(self, loop: Coroutine[Any, Any, None]) -> None:
-        """Run a loop; when it loses the database, the others finish their round and end too."""
+        """Runs a loop; when it loses the database, the others finish their round and end too."""
         try:
             await loop
         except LOST_DATABASE as error:
@@ -228,13 +231,13 @@ class _Session:
             self.ending.set()
 
     async def end_with(self, stopping: asyncio.Event) -> None:
-        """End when the relay stops."""
+        """Ends the session when the relay stops."""
         await stopping.wait()
         self.ending.set()
 
 
 async def _first(*events: asyncio.Event) -> None:
-    """Wait until one of these is set."""
+    """Waits until one of these events is set."""
     waiting = [asyncio.create_task(event.wait()) for event in events]
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

@@ -94,7 +94,7 @@ class Fetched:
 
 
 def _retry_by(failure: Failure) -> datetime | None:
-    """When its retry must be due at the latest.
+    """Returns when the retry of a failed delivery must be due at the latest; None: whenever.
 
     What may have arrived is tried again though it is too late, and not in haste.
     """
@@ -105,7 +105,7 @@ def _retry_by(failure: Failure) -> datetime | None:
 
 @asynccontextmanager
 async def relay_connection(settings: Settings, name: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection of one's own with the planner settings; `name` is its application_name.
+    """Opens a connection with the planner settings for the block; `name` is its application_name.
 
     Behind a transaction pooler the settings would stay on a server connection that others use next, so
     there they are set in each transaction instead (`Store`), and no statement is cached.
@@ -144,7 +144,7 @@ class Store:
         return Fetched(snapshot, deliveries, full)
 
     async def deliver(self, sent: Sequence[tuple[Delivery, Sent]]) -> tuple[int, float]:
-        """Record what the sink has.
+        """Records what the sink has.
 
         Returns how many were still to be recorded, and how many seconds ago the oldest of them was due.
         """
@@ -162,7 +162,7 @@ class Store:
         return count, oldest or 0.0
 
     async def fail(self, positions: Sequence[Position], failures: Sequence[Failure]) -> set[int]:
-        """Record failures; returns the ids recorded, without those whose lane is no longer ours."""
+        """Records failures; returns the ids recorded, without those whose lane is no longer ours."""
         records = await self.run(
             FAIL,
             *self._fence(positions),
@@ -178,7 +178,7 @@ class Store:
         return {record[0] for record in records}
 
     async def mark_uncertain(self, positions: Sequence[Position], deliveries: Sequence[Delivery]) -> None:
-        """Remember that these may have arrived."""
+        """Records that these deliveries may have arrived."""
         await self.run(
             MARK_UNCERTAIN,
             *self._fence(positions),
@@ -187,7 +187,7 @@ class Store:
         )
 
     async def expire(self, positions: Sequence[Position], deliveries: Sequence[Delivery]) -> set[int]:
-        """Give these up as too late; returns the ids, without those whose lane is no longer ours."""
+        """Gives deliveries up as too late; returns the ids, without those whose lane is no longer ours."""
         records = await self.run(
             EXPIRE, *self._fence(positions), [d.lane for d in deliveries], [d.id for d in deliveries]
         )
@@ -197,7 +197,7 @@ class Store:
         return self._sink, self._relay, [p.lane for p in positions], [p.epoch for p in positions]
 
     async def run(self, statement: str, *values: Any) -> list[Any]:
-        """Run a statement, with the planner settings, whatever a pooler puts in between."""
+        """Runs a statement of this sink with the planner settings, also behind a pooler; returns its rows."""
         sql = in_schema(statement, self._schema)
         if not self._pooled:
             found: list[Any] = await self._connection.fetch(sql, *values)

@@ -12,7 +12,7 @@ class Wake:
         self._wait = shortest
 
     def after(self, rows: int, *, full: bool) -> float:
-        """How long to wait after a look that found so many rows; `full`: there may be more."""
+        """Returns how long to wait after a look that found so many rows; `full`: there may be more."""
         if rows:
             self._wait = self._shortest
             return 0.0 if full else self._shortest

@@ -60,12 +60,12 @@ SELECT name, concat_ws(' -- ', replace(definition, prefix, ''), comment) FROM fo
 
 
 async def catalog(connection: asyncpg.Connection, schema: str | None = None) -> dict[str, str]:
-    """Everything of the outbox in the database: what it is and its name, and how it is defined."""
+    """Returns everything of the outbox in the database: what it is and its name, and how it is defined."""
     return dict(await connection.fetch(_CATALOG, schema, [*TABLES, "outbox_state"]))
 
 
 async def version(connection: asyncpg.Connection, schema: str | None = None) -> str | None:
-    """The migration that the database is at; None where the outbox's tables are not there."""
+    """Returns the migration that the database is at; None where the outbox's tables are not there."""
     table = f'"{schema}".{VERSION_TABLE}' if schema else VERSION_TABLE
     if await connection.fetchval("SELECT to_regclass($1)", table) is None:
         return None
@@ -74,7 +74,7 @@ async def version(connection: asyncpg.Connection, schema: str | None = None) -> 
 
 
 async def missing(connection: asyncpg.Connection, schema: str | None = None) -> str | None:
-    """What `outbox migrate` has still to do before this version can work there, in one line; None: nothing.
+    """Returns what `outbox migrate` has still to do before this version can work, in one line; None: nothing.
 
     A newer schema is no reason not to work: each release leaves the one before it working, so that a database
     can be migrated first and the relays replaced after it.

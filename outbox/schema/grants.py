@@ -55,7 +55,7 @@ which only an administrator can grant.
 
 
 def grants(part: Part, role: str, schema: str | None = None) -> tuple[str, ...]:
-    """The statements that let `role` be this part; to be run by the owner, and again after each migration."""
+    """Returns the statements that let `role` be this part; for the owner, again after each migration."""
     quoted = '"' + role.replace('"', '""') + '"'
     prefix = f'"{schema}".' if schema else ""
     return (

@@ -23,7 +23,7 @@ _CONVENTION = {
 
 @cache
 def metadata(schema: str | None = None) -> MetaData:
-    """All tables, in `schema` or in the connection's own."""
+    """Describes all tables, in `schema` or in the connection's own."""
     tables = MetaData(schema=schema, naming_convention=_CONVENTION)
     for describe in (
         deliveries.outbox,
@@ -39,12 +39,12 @@ def metadata(schema: str | None = None) -> MetaData:
 
 
 def table(name: str, schema: str | None = None) -> Table:
-    """One of `TABLES`."""
+    """Returns the table of that name, one of `TABLES`."""
     return metadata(schema).tables[f"{schema}.{name}" if schema else name]
 
 
 def include_name(name: str | None, kind: str, _parents: Mapping[Any, str | None]) -> bool:
-    """Keep a service's own Alembic away from our tables: `context.configure(…, include_name=include_name)`.
+    """Keeps a service's own Alembic away from our tables: `context.configure(…, include_name=include_name)`.
 
     Without it, `alembic revision --autogenerate` proposes to drop every table that the service's
     metadata does not have. Not needed where the outbox has a schema of its own.

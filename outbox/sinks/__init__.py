@@ -26,10 +26,10 @@ class Sink(Protocol):
     """
 
     async def start(self) -> None:
-        """Connect. Raises `Unavailable` while the broker cannot be reached; is called again then."""
+        """Connects. Raises `Unavailable` while the broker cannot be reached; is called again then."""
 
     async def send(self, deliveries: Sequence[Delivery]) -> Sequence[Result]:
-        """Send a batch, which is in id order within each key; one result per delivery, in order.
+        """Sends a batch, which is in id order within each key; returns one result per delivery, in its order.
 
         Nothing of a key may go out after a failure within that key (`key_hash`): such deliveries
         are `Unsent`. Several sends run at once, never with the same key in two of them. A send ends by
@@ -38,11 +38,11 @@ class Sink(Protocol):
         """
 
     async def stop(self) -> None:
-        """Disconnect, within a few seconds whatever the broker does. Safe to call twice."""
+        """Disconnects, within a few seconds whatever the broker does. Safe to call twice."""
 
 
 def load(name: str, settings: Settings) -> Sink:
-    """The sink of that name, not started yet. Raises SettingsError if it cannot be had as it is set."""
+    """Makes the sink of that name, not started yet. Raises SettingsError if it cannot be had as it is set."""
     timeout = settings.sink(name).send_timeout_seconds
     match name:
         case "kafka":

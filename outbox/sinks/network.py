@@ -18,7 +18,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, no time
 def tls_context(
     sink: str, *, ca: Path | None, cert: Path | None, key: Path | None, password: str | None = None
 ) -> ssl.SSLContext:
-    """A client's TLS context; raises SettingsError naming the variable of the file that is at fault."""
+    """Makes a client's TLS context. Raises SettingsError naming the variable of the file that is at fault."""
     prefix = f"OUTBOX_{sink.upper()}_SSL"
     try:
         context = ssl.create_default_context(cafile=ca)
@@ -36,7 +36,7 @@ def tls_context(
 
 
 def withdraw(transport: asyncio.WriteTransport) -> None:
-    """Close a connection at once, and with it whatever has not reached the other side yet.
+    """Closes a connection at once, and with it whatever has not reached the other side yet.
 
     A plain close would go on sending what is buffered, here and in the kernel, for minutes if the
     other side is stalled or out of reach.

@@ -39,7 +39,7 @@ class Fault:
     reason: str = "the gate says so"
 
     def fits(self, delivery: Delivery) -> bool:
-        """Whether it is about this delivery."""
+        """True if the fault is about this delivery."""
         return (
             self.destination in (None, delivery.destination)
             and self.key in (None, delivery.key)
@@ -76,7 +76,7 @@ class Gate:
         self._read_to = 0
 
     def environment(self, sink: str) -> dict[str, str]:
-        """The variables that put the sink of this name behind the gate."""
+        """Returns the variables that put the sink of this name behind the gate."""
         prefix = f"OUTBOX_{sink.upper()}"
         return {
             "OUTBOX_SINKS": f"{sink}=outbox.testing:GatedSink",
@@ -85,13 +85,16 @@ class Gate:
         }
 
     def set(self, *faults: Fault) -> None:
-        """What goes wrong from the next delivery on, in place of what did: the first that strikes it."""
+        """Decides what goes wrong from the next delivery on, in place of what did before.
+
+        Of several faults that fit a delivery the first strikes it.
+        """
         new = self._directory / f"faults.{os.getpid()}"
         new.write_text(json.dumps([asdict(fault) for fault in faults]))
         new.replace(self._directory / "faults.json")
 
     def faults(self) -> list[Fault]:
-        """What goes wrong now."""
+        """Returns what goes wrong now."""
         try:
             text = (self._directory / "faults.json").read_text()
         except FileNotFoundError:
@@ -99,7 +102,7 @@ class Gate:
         return [Fault(**fault) for fault in json.loads(text)]
 
     def record(self, attempts: Iterable[Attempt]) -> None:
-        """Take note of what came; once this returns, only a crash of the machine loses it."""
+        """Records what came; once this returns, only a crash of the machine loses it."""
         lines = "".join(f"{json.dumps(attempt)}\n" for attempt in attempts)
         # In one piece, so that processes do not write into each other's lines.
         with (self._directory / "attempts").open("ab", buffering=0) as file:
@@ -120,5 +123,5 @@ class Gate:
 
     @property
     def arrived(self) -> list[int]:
-        """The ids of what arrived, in its order, what arrived twice twice."""
+        """The ids of what arrived, in the order in which it did; what arrived twice is there twice."""
         return [attempt.id for attempt in self.attempts if attempt.arrived]

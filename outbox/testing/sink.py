@@ -27,13 +27,13 @@ class GatedSink:
         self._random = Random(int(options.get("seed", 0)))  # noqa: S311 - chance in tests
 
     async def start(self) -> None:
-        """Nothing to connect to; unavailable while the gate says that everything always is."""
+        """Connects to nothing. Raises `Unavailable` while the gate says that everything always is."""
         for fault in self._gate.faults():
             if fault == Fault(kind="unavailable", arrives=fault.arrives, reason=fault.reason):
                 raise Unavailable(fault.reason)
 
     async def send(self, deliveries: Sequence[Delivery]) -> list[Result]:
-        """Record a batch as arrived, but for what the gate's faults strike."""
+        """Records a batch as arrived, but for what the gate's faults strike; returns its results."""
         await self._passes("hold", deliveries)
         faults = [fault for fault in self._gate.faults() if fault.kind not in ("hold", "stall")]
         results: list[Result] = []
@@ -58,7 +58,7 @@ class GatedSink:
         return results
 
     async def stop(self) -> None:
-        """Nothing to disconnect from."""
+        """Disconnects from nothing."""
 
     def _strikes(self, faults: Sequence[Fault], delivery: Delivery) -> Fault | None:
         for fault in faults:

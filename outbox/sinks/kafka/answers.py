@@ -31,7 +31,7 @@ class Answer:
 
 
 def answer(code: int) -> Answer:
-    """What the code means; one that is not known here is `unknown`, and may have been appended."""
+    """Returns what a code means; one that is not known here is `unknown`, and may have been appended."""
     return _ANSWERS.get(code) or Answer(f"error code {code}", "unknown", appended=True)
 
 

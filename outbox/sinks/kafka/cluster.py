@@ -81,7 +81,7 @@ class Link:
 
     @classmethod
     async def open(cls, host: str, port: int, options: Mapping[str, Any]) -> Self:
-        """Connect and log in. Raises BrokerError."""
+        """Connects and logs in. Raises BrokerError."""
         connection = _Connection(host, port, max_idle_ms=_IDLE_MS, **options)
         try:
             await connection.connect()
@@ -91,11 +91,11 @@ class Link:
 
     @property
     def connected(self) -> bool:
-        """Whether it was still open when last heard of."""
+        """True if it was still open when last heard of."""
         return bool(self._connection.connected())
 
     async def ask(self, request: Any) -> Any:
-        """The broker's answer. Raises BrokerError.
+        """Sends a request and returns the broker's answer. Raises BrokerError.
 
         Whenever this does not return an answer, what was not sent yet never will be.
         """
@@ -113,7 +113,7 @@ class Link:
     async def produce(
         self, batches: Mapping[TopicPartition, bytes | bytearray], seconds: float
     ) -> dict[TopicPartition, Produced]:
-        """Send these record batches; the broker may wait so many seconds for its replicas."""
+        """Sends record batches, one per partition; the broker may wait so many seconds for its replicas."""
         topics: dict[str, list[tuple[int, bytes | bytearray]]] = defaultdict(list)
         for (topic, partition), data in batches.items():
             topics[topic].append((partition, data))
@@ -132,7 +132,7 @@ class Link:
         }
 
     async def close(self) -> None:
-        """Close it, whatever the broker does."""
+        """Closes the connection within a second, whatever the broker does."""
         await asyncio.wait([self._connection.close()], timeout=_CLOSE_SECONDS)
 
 
@@ -158,12 +158,12 @@ class Cluster:
         self._closed = False
 
     def leader(self, topic: str, partition: int) -> int:
-        """The broker to send to, or `NOBODY`."""
+        """Returns the broker that leads a partition, or `NOBODY`."""
         leaders = self.leaders.get(topic, [])
         return leaders[partition] if partition < len(leaders) else NOBODY
 
     async def link(self, broker: int) -> Link:
-        """The link to this broker. Raises BrokerError, at once if it was silent a moment ago."""
+        """Returns the link to a broker. Raises BrokerError, at once if the broker was silent a moment ago."""
         address = self._brokers.get(broker)
         if address is None:
             raise BrokerError(f"broker {broker} is not there")
@@ -172,12 +172,12 @@ class Cluster:
         return await self._patiently(address, self._link(address, "send"))
 
     def leave_alone(self, broker: int) -> None:
-        """It did not answer: do not try it for a while, unless it answers a question."""
+        """Does not try a broker for a while, because it did not answer, unless it answers a question."""
         if broker in self._brokers:
             self._silent[self._brokers[broker]] = time.monotonic() + _SILENT_SECONDS
 
     async def look(self, topics: Iterable[str]) -> dict[str, int]:
-        """Learn the leaders of these topics; returns the error codes of those that have none.
+        """Learns the leaders of these topics; returns the error codes of those that have none.
 
         A broker that makes topics on demand is asked to. Raises BrokerError if no broker answers.
         """
@@ -195,17 +195,17 @@ class Cluster:
 
     @property
     def stale(self) -> bool:
-        """Whether it is time to look again: a topic may have been given more partitions."""
+        """True if it is time to look again: a topic may have been given more partitions."""
         return time.monotonic() - self._looked_at > _LOOK_SECONDS
 
     async def look_again(self) -> None:
-        """Learn anew what is known, if a broker answers."""
+        """Learns the leaders of all known topics anew, if a broker answers."""
         self._looked_at = time.monotonic()
         with contextlib.suppress(BrokerError):
             await self.look(self.leaders)
 
     async def close(self) -> None:
-        """Close all links, within a few seconds whatever the brokers do."""
+        """Closes all links, within a few seconds whatever the brokers do."""
         self._closed = True
         links, self._links = self._links, {}
         await asyncio.gather(*(link.close() for link in links.values()))
@@ -215,7 +215,7 @@ class Cluster:
         return await link.ask(request)
 
     async def _patiently(self, address: Address, answer: Awaitable[T]) -> T:
-        """Wait for it, but not so long that no other broker could be tried."""
+        """Waits for a broker's answer, but not so long that no other broker could be tried."""
         try:
             async with asyncio.timeout(self._patience):
                 return await answer
@@ -237,7 +237,7 @@ class Cluster:
             raise BrokerError("stopped")
 
     def _by_promise(self) -> list[Address]:
-        """All addresses: those that answered before, other brokers, those that were given, silent ones."""
+        """Returns all addresses: those that answered before, other brokers, the given ones, silent ones."""
         asked = [
             where for (where, purpose), link in self._links.items() if purpose == "look" and link.connected
         ]

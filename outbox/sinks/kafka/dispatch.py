@@ -60,7 +60,7 @@ class Dispatch:
         self._deadline = deadline
 
     def start(self) -> None:
-        """Send to the topics that are known, and look for the others meanwhile."""
+        """Sends to the topics that are known, and looks for the others meanwhile."""
         queues: list[PartitionQueue] = []
         new: dict[str, Sequence[int]] = {}
         missed: dict[str, Sequence[int]] = {}
@@ -83,7 +83,7 @@ class Dispatch:
         return self._sending.enqueue(topic, rows, self._cluster.leaders[topic])
 
     async def _find(self, topics: Mapping[str, Sequence[int]], waits: Sequence[float]) -> None:
-        """Look for these topics, again after each wait, and send to those that are there."""
+        """Looks for these topics, again after each wait, and sends to those that are there."""
         try:
             codes = await self._cluster.look(topics)
         except BrokerError as error:
@@ -104,7 +104,7 @@ class Dispatch:
             self._sending.give_up(topics[topic], failure)
 
     def _hand_over(self, queues: Iterable[PartitionQueue]) -> None:
-        """Give what is queued to the partitions' leaders."""
+        """Gives what is queued to the partitions' leaders."""
         by_leader: dict[int, list[PartitionQueue]] = defaultdict(list)
         for queue in queues:
             by_leader[self._cluster.leader(queue.topic, queue.partition)].append(queue)
@@ -113,7 +113,7 @@ class Dispatch:
             self._tasks.create_task(self._send_to(node, theirs))
 
     async def _send_to(self, node: int, queues: Sequence[PartitionQueue]) -> None:
-        """Send to this broker what it leads, one record batch per partition at a time."""
+        """Sends to one broker what it leads, one record batch per partition at a time."""
         try:
             link = await self._cluster.link(node)
         except BrokerError as error:
@@ -135,7 +135,7 @@ class Dispatch:
             queues = [queue for queue in queues if queue not in moved]
 
     async def _quota_allows(self, link: Link, queues: Iterable[PartitionQueue]) -> bool:
-        """Wait until the broker reads from us again, unless that is too late for this send."""
+        """Waits until the broker reads from us again; False if that is too late for this send."""
         seconds = link.throttled_until - time.monotonic()
         if seconds > self._deadline - time.monotonic():
             reason = f"over a quota of the broker, throttled for {seconds:.1f} s"
@@ -155,7 +155,7 @@ class Dispatch:
         )
 
     def _understand(self, queue: PartitionQueue, answers: Mapping[TopicPartition, Produced]) -> str | None:
-        """Take note of an answer; returns the error's name if another broker leads the partition."""
+        """Takes note of an answer; returns the error's name if another broker leads the partition."""
         code, offset = answers.get((queue.topic, queue.partition), _NO_ANSWER)
         meaning = answer(code)
         self._sending.answered = True
@@ -179,7 +179,7 @@ class Dispatch:
         return None
 
     async def _lost(self, queues: Iterable[PartitionQueue], reason: str) -> None:
-        """The connection broke while these were under way."""
+        """Fails what was under way on a connection that broke."""
         try:
             await self._cluster.look({queue.topic for queue in queues})
         except BrokerError:
@@ -190,7 +190,7 @@ class Dispatch:
             self._sending.failed(queue, partial(Unavailable, reason, scope=scope))
 
     def _seek(self, moved: Mapping[PartitionQueue, str]) -> None:
-        """Find the new leaders of these, or tell why not if that was tried often enough."""
+        """Looks for the new leaders of partitions, or fails those that were looked for often enough."""
         now = time.monotonic()
         queues = []
         for queue, reason in moved.items():

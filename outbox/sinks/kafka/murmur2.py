@@ -16,13 +16,13 @@ _32_BITS = 0xFFFF_FFFF
 
 @lru_cache(maxsize=65_536)
 def hashed(key: str) -> tuple[bytes, int]:
-    """The key's bytes, and the number whose remainder by the count of partitions is the partition."""
+    """Returns a key's bytes, and the number whose remainder by the count of partitions is the partition."""
     data = key.encode()
     return data, murmur2(data) & 0x7FFF_FFFF
 
 
 def murmur2(data: bytes) -> int:
-    """The hash, unsigned."""
+    """Returns the hash of some bytes as an unsigned 32-bit number."""
     size = len(data)
     value = _SEED ^ size
     for word in struct.unpack_from(f"<{size // 4}I", data):

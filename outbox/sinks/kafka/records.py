@@ -64,7 +64,7 @@ class RecordBatch:
         )
 
     def append(self, row: int, record: Record) -> bool:
-        """Add a delivery unless there is no room for it. The first one always has."""
+        """Adds a delivery; False if there is no room for it. The first one always has room."""
         if self._builder is None or self._builder.append(len(self.rows), *record) is None:
             return False
         self.rows.append(row)
@@ -72,19 +72,19 @@ class RecordBatch:
 
     @property
     def size(self) -> int:
-        """Its bytes so far, not compressed."""
+        """How many bytes it has so far, not compressed."""
         return 0 if self._builder is None else self._builder.size()
 
     @property
     def data(self) -> bytes | bytearray:
-        """Its bytes, compressed; nothing can be added from then on."""
+        """The record batch as it is sent, compressed; nothing can be added once this was read."""
         if self._builder is not None:
             self._data, self._builder = self._builder.build(), None
         return self._data
 
 
 def record_of(delivery: Delivery, cloudevents_source: str | None) -> Record:
-    """The record of a delivery. Raises ValueError if the row's headers are not all strings."""
+    """Makes the record of a delivery. Raises ValueError if the row's headers are not all strings."""
     timestamp, written_at = moment(delivery.created_at)
     occurred_at = written_at
     message_id = str(delivery.message_id).encode()
@@ -113,7 +113,7 @@ def record_of(delivery: Delivery, cloudevents_source: str | None) -> Record:
 
 
 def moment(time: datetime) -> tuple[int, str]:
-    """A time as milliseconds since 1970, and by RFC 3339 in UTC with `Z`."""
+    """Returns a time as milliseconds since 1970, and by RFC 3339 in UTC with `Z`."""
     since = time - _EPOCH
     fraction = f".{since.microseconds:06}" if since.microseconds else ""
     milliseconds = (since.days * 86_400 + since.seconds) * 1_000 + since.microseconds // 1_000
@@ -126,7 +126,7 @@ def _whole_second(days: int, seconds: int) -> str:
 
 
 def _parsed(text: str, otherwise: int) -> int:
-    """The time as milliseconds, or `otherwise` if that is not a date and time with an offset."""
+    """Returns a time as milliseconds, or `otherwise` if the text is no date and time with an offset."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:

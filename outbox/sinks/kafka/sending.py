@@ -26,7 +26,7 @@ class MakeError(Protocol):
     """Makes the error of a failure."""
 
     def __call__(self, *, uncertain: bool) -> SinkError:
-        """Make it; `uncertain` if the delivery may be in the log all the same."""
+        """Makes an error; `uncertain` if the delivery may be in the log all the same."""
 
 
 @dataclass(slots=True, eq=False)
@@ -55,14 +55,14 @@ class Sending:
         """For each key with a failure the first row that failed; those after it are behind it."""
 
     def by_topic(self) -> dict[str, list[int]]:
-        """The deliveries' indexes, by topic."""
+        """Returns the deliveries' indexes, by topic."""
         topics: dict[str, list[int]] = defaultdict(list)
         for row, delivery in enumerate(self.deliveries):
             topics[delivery.destination].append(row)
         return topics
 
     def enqueue(self, topic: str, rows: Iterable[int], leaders: Sequence[int]) -> list[PartitionQueue]:
-        """Make records of these deliveries, and queue them by partition.
+        """Makes records of these deliveries, and queues them by partition.
 
         A key's partition is the Java client's. Deliveries without a key go to one partition that
         has a leader, another one in the next turn. What cannot be a record, or is larger than a record
@@ -91,7 +91,7 @@ class Sending:
         return list(queues.values())
 
     def next_batch(self, queue: PartitionQueue) -> RecordBatch | None:
-        """The batch to send next, without what is behind a failure by now; None if all is done."""
+        """Returns the batch to send next, without what is behind a failure by now; None if all is done."""
         while queue.batches:
             batch = queue.batches[0]
             rows = list(self._not_behind(batch.rows)) if self._failed else batch.rows
@@ -103,7 +103,7 @@ class Sending:
         return None
 
     def taken(self, queue: PartitionQueue, offset: int) -> None:
-        """The broker has the first batch, from this offset on."""
+        """Records that the broker has the first batch, from this offset on."""
         batch = queue.batches.popleft()
         queue.searches = 0
         for row in batch.rows:
@@ -111,7 +111,10 @@ class Sending:
             offset += 1
 
     def refused(self, queue: PartitionQueue, reason: str) -> None:
-        """The broker took nothing of the first batch, for the sake of one of its records."""
+        """Halves the first batch, of which the broker took nothing for the sake of one of its records.
+
+        A record that stands alone fails.
+        """
         batch = queue.batches.popleft()
         if len(batch.rows) == 1:
             self._fail(batch.rows[0], Permanent(reason, uncertain=batch.uncertain))
@@ -123,32 +126,32 @@ class Sending:
             queue.batches.appendleft(half)
 
     def failed(self, queue: PartitionQueue, failure: MakeError) -> None:
-        """Nothing more goes to this partition in this send."""
+        """Fails all that is queued: nothing more goes to this partition in this send."""
         while queue.batches:
             self.failed_first(queue, failure)
 
     def failed_first(self, queue: PartitionQueue, failure: MakeError) -> None:
-        """The first batch was not taken, or it is open whether it was."""
+        """Fails the first batch, which was not taken, or of which it is open whether it was."""
         batch = queue.batches.popleft()
         error = failure(uncertain=batch.under_way or batch.uncertain)
         for row in batch.rows:
             self._fail(row, error)
 
     def give_up(self, rows: Iterable[int], failure: MakeError) -> None:
-        """These were not queued and will not be."""
+        """Fails deliveries that were not queued and will not be."""
         error = failure(uncertain=False)
         for row in rows:
             self._fail(row, error)
 
     def finish(self, failure: MakeError) -> list[Result]:
-        """It is over: the results, with this failure for whatever has none yet."""
+        """Ends the send; returns all results, with this failure for whatever has none yet."""
         for queue in self._queues:
             self.failed(queue, failure)
         self.give_up((row for row, result in enumerate(self._results) if result is None), failure)
         return [result for result in self._results if result is not None]
 
     def _not_behind(self, rows: Iterable[int]) -> Iterator[int]:
-        """Those with no failure before them in their key; the others get their result."""
+        """Gives the rows with no failure before them in their key; the others get their result."""
         failed = self._failed
         for row in rows:
             if failed and failed.get(self.deliveries[row].key_hash, row) < row:

@@ -50,7 +50,7 @@ class KafkaSink:
         self._turns = itertools.count()
 
     async def start(self) -> None:
-        """Connect. Raises `Unavailable` while no broker answers, after a few seconds at the most."""
+        """Connects. Raises `Unavailable` while no broker answers, after a few seconds at the most."""
         if self._cluster is None:
             patience = min(_PATIENCE_SECONDS, self._timeout / 3)
             self._cluster = Cluster(self._bootstrap, patience, self._options)
@@ -63,7 +63,7 @@ class KafkaSink:
             raise Unavailable(str(error)) from None
 
     async def send(self, deliveries: Sequence[Delivery]) -> list[Result]:
-        """Send a batch; one result per delivery."""
+        """Sends a batch; returns one result per delivery, in its order."""
         if self._cluster is None:
             raise Unavailable("not started")
         sending = Sending(deliveries, self._format, turn=next(self._turns))
@@ -77,7 +77,7 @@ class KafkaSink:
         return sending.finish(partial(Unavailable, f"no answer within {self._timeout:g} s", scope=scope))
 
     async def stop(self) -> None:
-        """Close all connections; a send that is under way ends, uncertain."""
+        """Closes all connections; a send that is under way ends, uncertain."""
         cluster, self._cluster = self._cluster, None
         if cluster is not None:
             await cluster.close()

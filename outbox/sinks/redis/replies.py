@@ -38,7 +38,7 @@ _SERVER_DOWN_CODES = ("BUSY", "MISCONF", "NOREPLICAS")  # redis-py has no class 
 
 
 def without_payload(deliveries: Sequence[Delivery]) -> dict[int, Result]:
-    """The results of those that cannot be published, and of those behind them in their keys."""
+    """Returns the results of deliveries without a payload, and of those behind them in their keys."""
     if all(delivery.payload is not None for delivery in deliveries):
         return {}
     results: dict[int, Result] = {}
@@ -55,7 +55,7 @@ def without_payload(deliveries: Sequence[Delivery]) -> dict[int, Result]:
 def results_of(
     commands: Sequence[Command], replies: Sequence[Any], deliveries: Sequence[Delivery]
 ) -> dict[int, Result]:
-    """What became of the rows; those it says nothing of can be sent again without the others."""
+    """Returns what became of the rows; those without a result can be sent again without the others."""
     rows = {row for row, _ in commands}
     begun, *queued, executed = replies
     if isinstance(begun, ResponseError):
@@ -80,7 +80,7 @@ def results_of(
 
 
 def _each(commands: Sequence[Command], replies: Sequence[Any]) -> dict[int, Result]:
-    """What became of each row once the transaction was carried out."""
+    """Returns what became of each row once the transaction was carried out."""
     results: dict[int, Result] = {}
     errors: dict[int, Result] = {}
     for (row, _), reply in zip(commands, replies, strict=True):

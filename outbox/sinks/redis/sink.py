@@ -42,7 +42,7 @@ class RedisSink:
         self._under_way: set[asyncio.WriteTransport] = set()
 
     async def start(self) -> None:
-        """Connect. Raises `Unavailable` while the server does not answer, after a few seconds at most."""
+        """Connects. Raises `Unavailable` while the server does not answer, after a few seconds at most."""
         try:
             async with asyncio.timeout(_CONNECT_SECONDS), self._connection() as connection:
                 (answer,) = await self._exchange(connection, [_pack("PING")])
@@ -54,7 +54,7 @@ class RedisSink:
             raise Unavailable(describe_reply(answer))
 
     async def send(self, deliveries: Sequence[Delivery]) -> list[Result]:
-        """Send a batch; one result per delivery."""
+        """Sends a batch; returns one result per delivery, in its order."""
         results = without_payload(deliveries)
         reason, under_way = "", False
         try:
@@ -76,7 +76,7 @@ class RedisSink:
         return [results.get(row, down) for row in range(len(deliveries))]
 
     async def stop(self) -> None:
-        """Close all connections; a send that is under way ends, uncertain."""
+        """Closes all connections; a send that is under way ends, uncertain."""
         for transport in self._under_way:
             withdraw(transport)
         with contextlib.suppress(RedisError, OSError):
@@ -106,7 +106,7 @@ class RedisSink:
             await self._pool.release(connection)
 
     async def _exchange(self, connection: Connection, commands: Sequence[bytes]) -> list[Any]:
-        """The reply to each command, errors among them.
+        """Sends commands; returns the reply to each, errors among them.
 
         Whenever this does not return, what was not sent yet never will be.
         """
