@@ -24,11 +24,11 @@ async def shares(connection: asyncpg.Connection) -> list[int]:
     return [count for (count,) in counts]
 
 
-async def shared(connection: asyncpg.Connection, *expected: int, deadline: float = 10.0) -> None:
+async def shared(connection: asyncpg.Connection, *expected: int) -> None:
     async def so() -> bool:
         return await shares(connection) == list(expected)
 
-    await until(so, deadline=deadline)
+    await until(so, deadline=60.0)
 
 
 async def test_a_relay_that_comes_alone_takes_all_and_gives_half_to_the_next(
@@ -78,25 +78,33 @@ async def test_a_new_owner_has_a_higher_epoch(
     assert all(after[lane] == before[lane] + 1 for lane in range(LANES))
 
 
-async def test_relays_that_join_leave_and_die_share_the_lanes_within_seconds(
+async def test_relays_that_join_and_leave_share_the_lanes_without_a_lease_that_ends(
     environment: dict[str, str],
     connection: asyncpg.Connection,
     relay_process: Callable[..., Awaitable[RelayProcess]],
 ) -> None:
-    first = await relay_process(environment)
+    lasting = {**environment, "OUTBOX_LEASE_SECONDS": "300"}
+    first = await relay_process(lasting)
     await shared(connection, 64)
-    second = await relay_process(environment)
+    second = await relay_process(lasting)
     await shared(connection, 32, 32)
-    third = await relay_process(environment)
+    await relay_process(lasting)
     await shared(connection, 20, 22, 22)
-    first.terminate()
-    assert await first.exited() == 0
-    await shared(connection, 32, 32, deadline=2.0)
-    third.kill()  # Its lease ends after two seconds.
-    await shared(connection, 64, deadline=5.0)
-    second.terminate()
-    assert await second.exited() == 0
-    assert await shares(connection) == []
+    for leaving, left in ((first, (32, 32)), (second, (64,))):
+        leaving.terminate()
+        assert await leaving.exited() == 0
+        await shared(connection, *left)
+
+
+async def test_the_lanes_of_a_relay_that_died_are_shared_when_its_lease_ends(
+    environment: dict[str, str],
+    connection: asyncpg.Connection,
+    relay_process: Callable[..., Awaitable[RelayProcess]],
+) -> None:
+    relays = [await relay_process(environment) for _ in range(2)]
+    await shared(connection, 32, 32)
+    relays[0].kill()
+    await shared(connection, 64)
 
 
 async def test_a_sink_that_is_ready_in_the_middle_of_a_heartbeat_gets_its_lanes(
