@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test
+.PHONY: up test docs
 
 up: $(VENV)/with-demo
 	@$(BIN)/outbox up $(ARGS)
@@ -18,6 +18,10 @@ test: $(VENV)/with-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest $(ARGS)
+
+# Into docs/site. Nothing that a link leads to is missing, page or anchor.
+docs: $(VENV)/with-docs
+	$(BIN)/zensical build --clean --strict --config-file docs/mkdocs.yml
 
 $(VENV)/with-%: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
