@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from functools import reduce
 from importlib import import_module
@@ -15,7 +16,7 @@ import yaml
 
 from outbox.cli import main
 from outbox.observe import EVENTS
-from tests.support.manual import DOCS, MANUAL, PAGES, ROOT, lines, prose, spans
+from tests.support.manual import DOCS, MANUAL, PAGES, ROOT, blocks, lines, prose, spans
 
 _PATH = re.compile(r"(?:outbox|tests|migrations|docs|examples|deploy)/[\w/.{},*-]+|\.ci/run|\.github/[\w/.]+")
 _NAMED = re.compile(r"(outbox/[\w/]+)\.py:([\w.]+)")
@@ -64,6 +65,29 @@ def _check(words: list[str]) -> None:
         command = found
     options = {option for each in command.params for option in each.opts}
     assert {word.partition("=")[0] for word in words if word.startswith("--")} <= options
+
+
+def test_the_map_has_every_room_and_no_other() -> None:
+    rooms = re.findall(r"^  ([\w.]+)/? ", _drawing("outbox/"), re.MULTILINE)
+    there = {path.name for path in (ROOT / "outbox").iterdir()} - {"__main__.py", "__pycache__", "py.typed"}
+    assert sorted(rooms) == sorted(there)
+
+
+def test_the_layers_are_those_that_are_checked() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    checked = {
+        contract["containers"][0]: contract["layers"] for contract in contracts if "layers" in contract
+    }
+    for container, first in (("outbox", "cli "), ("outbox.relay", "relay\n")):
+        drawn = [re.split(r" {4,}", line)[0].split() for line in _drawing(first).splitlines()]
+        assert drawn == [layer.split(" | ") for layer in checked[container]]
+
+
+def _drawing(first: str) -> str:
+    """The block of the page on design that begins so."""
+    page = DOCS / "design.md"
+    (found,) = [block.text for block in blocks() if block.page == page and block.text.startswith(first)]
+    return found
 
 
 def test_every_event_is_in_the_manual_with_its_fields() -> None:

