@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from uuid import uuid4
 
+import asyncpg
 import httpx
 import pytest
 from alembic import context
@@ -297,8 +298,17 @@ def _labels(printed: list[str]) -> list[str]:
     return ["a relay" if ":" in label else label for label in labels]
 
 
-@pytest.mark.parametrize("name", ["states", "writer"])
-async def test_every_statement_runs(database: str, name: str) -> None:
+async def test_what_is_stuck_or_parked_is_asked_in_sql(database: str) -> None:
     async with connection(database) as operator:
-        for statement in example(name).split(";\n"):
-            await operator.fetch(statement)
+        for statement in example("states").split(";\n"):
+            assert await operator.fetch(statement) == []
+
+
+async def test_a_transaction_that_stays_open_is_looked_at_and_ended(database: str) -> None:
+    async with connection(database) as operator, connection(database) as writer:
+        await writer.execute("BEGIN; SELECT pg_current_xact_id()")
+        look, end, _ = example("writer").replace("4711", str(writer.get_server_pid())).split(";\n")
+        assert (await operator.fetchrow(look))["state"] == "idle in transaction"
+        assert await operator.fetchval(end)
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+            await writer.execute("SELECT 1")
