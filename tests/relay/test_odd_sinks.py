@@ -65,7 +65,7 @@ async def test_a_send_that_hangs_ends_with_the_lease(
 async def test_a_sink_that_does_not_start_is_waited_for_and_one_that_does_not_stop_is_left(
     environment: dict[str, str], connection: asyncpg.Connection, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("outbox.relay._SINK_STOP_SECONDS", 0.1)
+    monkeypatch.setattr("outbox.relay.relay._SINK_STOP_SECONDS", 0.1)
     ids = await write(connection, ["a"])
     with watch() as events:
         async with Relay(settings_of(odd(environment, Stubborn))):
