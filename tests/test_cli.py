@@ -296,10 +296,29 @@ async def test_what_is_done_says_so(outbox: Run, deliveries: list[int]) -> None:
 # The relay
 
 
-async def test_a_relay_needs_somewhere_to_deliver_to(outbox: Run) -> None:
-    result = await outbox("relay")
-    assert result.exit_code == 2
-    assert "OUTBOX_KAFKA_BOOTSTRAP_SERVERS" in result.stderr
+async def test_a_relay_needs_somewhere_to_deliver_to(
+    relay_process: Callable[..., Awaitable[RelayProcess]], database: str
+) -> None:
+    relay = await relay_process({"OUTBOX_DATABASE_URL": database, "OUTBOX_REDISURL": "redis://h"})
+    assert await relay.exited() == 2
+    assert [line["event"] for line in relay.lines] == [
+        "OUTBOX_REDISURL is not a setting; did you mean OUTBOX_REDIS_URL?"
+    ]
+    assert "OUTBOX_KAFKA_BOOTSTRAP_SERVERS" in " ".join(relay.other_output)
+
+
+async def test_a_relay_beside_a_service_of_its_name_says_which_port_it_takes(
+    relay_process: Callable[..., Awaitable[RelayProcess]], database: str, redis_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("OUTBOX_HTTP_PORT=0\n")
+    link = "tcp://10.96.0.7:8081"
+    relay = await relay_process(
+        {"OUTBOX_DATABASE_URL": database, "OUTBOX_REDIS_URL": redis_url, "OUTBOX_HTTP_PORT": link}
+    )
+    await relay.event("http.listening")
+    first = relay.lines[0]
+    assert (first["level"], first["service.name"]) == ("warning", "outbox-relay")
+    assert first["event"].startswith(f"OUTBOX_HTTP_PORT={link} is a cluster's link to a service, not a port")
 
 
 async def test_a_relay_process_delivers_and_tells(

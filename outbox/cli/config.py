@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from outbox.cli.output import as_json, print_json, print_table, warn
-from outbox.settings import read
+from outbox.cli.output import as_json, print_json, print_table, reading
 
 
 @click.command()
@@ -15,10 +14,7 @@ def config(*, as_json: bool) -> None:
 
     Passwords are masked.
     """
-    reading = read()
-    for warning in reading.warnings:
-        warn(warning)
-    listing = list(reading.listing())
+    listing = list(reading().listing())
     if as_json:
         print_json([setting._asdict() for setting in listing])
     else:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from outbox.cli.output import settings_of_process
 from outbox.errors import OperatorError
 
 
@@ -18,7 +19,7 @@ def els() -> None:
     run in one Kafka group. SIGTERM: finish what is under way, commit, end with 0.
     """
     service = _service("els")
-    service.main(service.ElsSettings.load())
+    service.main(settings_of_process(service.ElsSettings))
 
 
 @click.command()
@@ -29,7 +30,7 @@ def ras() -> None:
     RAS_ALLOWED_SERVICE_IDS at least. SIGTERM: finish what is under way, commit, end with 0.
     """
     service = _service("ras")
-    service.main(service.RasSettings.load())
+    service.main(settings_of_process(service.RasSettings))
 
 
 @click.command()
@@ -40,7 +41,7 @@ def gateway() -> None:
     SIGTERM: close every socket within a few seconds, end with 0.
     """
     service = _service("gateway")
-    service.main(service.GatewaySettings.load())
+    service.main(settings_of_process(service.GatewaySettings))
 
 
 @click.command()
@@ -51,7 +52,7 @@ def page() -> None:
     PAGE_JWT_SECRET at least. Anybody may be one of its demo users. SIGTERM: end with 0.
     """
     service = _service("page")
-    service.main(service.PageSettings.load())
+    service.main(settings_of_process(service.PageSettings))
 
 
 def _service(name: str) -> Any:

@@ -11,19 +11,34 @@ from typing import Any, TypeVar
 
 import click
 
-from outbox.settings import Settings, read
+from outbox.settings import Reading, ServiceSettings, Settings, read
 
 F = TypeVar("F", bound=Callable[..., Any])
+S = TypeVar("S", bound=ServiceSettings)
 
 as_json: Callable[[F], F] = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def settings() -> Settings:
-    """The settings in force; a variable that looks like one and is none gets a warning."""
-    reading = read()
-    for warning in reading.warnings:
+    """Return the settings in force; a variable that looks like one and is none gets a warning."""
+    return reading().settings
+
+
+def reading() -> Reading[Settings]:
+    """Return what was read of the settings; a variable that looks like one and is none gets a warning."""
+    found = read()
+    for warning in found.warnings:
         warn(warning)
-    return reading.settings
+    return found
+
+
+def settings_of_process(model: type[S]) -> S:
+    """Return the settings of a process that logs; the warnings are lines of its log."""
+    from outbox.logs import configure_logging
+
+    found = model.read()
+    configure_logging(found.settings)
+    return found.logged()
 
 
 def warn(message: str) -> None:

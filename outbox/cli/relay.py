@@ -9,9 +9,8 @@ from contextlib import AsyncExitStack
 
 import click
 
-from outbox.cli.output import settings
+from outbox.cli.output import settings_of_process
 from outbox.errors import OperatorError, SettingsError
-from outbox.logs import configure_logging
 from outbox.observe import emit
 from outbox.relay import Relay
 from outbox.settings import Settings
@@ -24,14 +23,13 @@ def relay() -> None:
     Waits for what is down. SIGTERM or Ctrl-C: stop fetching, finish, hand the lanes over, end with 0;
     a second one ends it at once. Logs go to stderr.
     """
-    chosen = settings()
+    chosen = settings_of_process(Settings)
     if not chosen.sink_names:
         raise SettingsError(
             "There is nowhere to deliver to: "
             "set OUTBOX_KAFKA_BOOTSTRAP_SERVERS, OUTBOX_REDIS_URL or OUTBOX_SINKS"
         )
     _ = chosen.asyncpg_dsn  # A missing database is told before anything starts.
-    configure_logging(chosen)
     collect_less_often()
     try:
         asyncio.run(_run(chosen))

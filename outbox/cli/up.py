@@ -8,9 +8,8 @@ from pathlib import Path
 
 import click
 
-from outbox.cli.output import warn
+from outbox.cli.output import reading
 from outbox.errors import OperatorError
-from outbox.settings import read
 
 
 @click.command()
@@ -60,12 +59,10 @@ def up(
         from outbox.demo.up import up as run
     except ModuleNotFoundError as error:
         raise OperatorError(f"outbox up needs {error.name}: pip install 'outbox[demo]'") from error
-    reading = read()
-    for warning in reading.warnings:
-        warn(warning)
+    found = reading()
     options = Options(seconds=seconds, rate=rate, keep=keep, breaks=breaks, break_seconds=break_seconds)
     try:
-        well = asyncio.run(run(options, reading, Story(Console())))
+        well = asyncio.run(run(options, found, Story(Console())))
     except asyncio.CancelledError:
         click.echo("Stopped.", err=True)
         raise SystemExit(130) from None

@@ -64,7 +64,7 @@ class _System:
     breakage: Breakage
 
 
-async def up(options: Options, reading: Reading, story: Story) -> bool:
+async def up(options: Options, reading: Reading[Settings], story: Story) -> bool:
     """Run it all until it is to end; whether every promise was kept."""
     _refuse_to_break(options.breaks, reading.settings)
     try:
@@ -80,7 +80,7 @@ async def up(options: Options, reading: Reading, story: Story) -> bool:
 
 
 async def _start(
-    exits: AsyncExitStack, options: Options, reading: Reading, story: Story, end: Ending
+    exits: AsyncExitStack, options: Options, reading: Reading[Settings], story: Story, end: Ending
 ) -> _System:
     with story.starting() as report:
         stack = await exits.enter_async_context(
@@ -116,7 +116,7 @@ async def _start(
     return _System(stack, ledgers, stream, relays, huleedu, breakage)
 
 
-def _environment(stack: Stack, reading: Reading) -> dict[str, str]:
+def _environment(stack: Stack, reading: Reading[Settings]) -> dict[str, str]:
     """What relays have to know besides our own environment."""
     quick = {} if QUICK.keys() & reading.origins.keys() else QUICK
     return {**stack.environment(), **quick}

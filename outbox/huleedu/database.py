@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncpg
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from outbox.huleedu.settings import ServiceSettings
-from outbox.settings import Settings
+from outbox.settings import Port, PostgresUrl, ServiceSettings, Settings
 
 _CONNECT_SECONDS = 10.0
 _STATEMENT_SECONDS = 30.0
@@ -18,26 +17,17 @@ DATABASE_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceErro
 
 
 class DatabaseSettings(ServiceSettings):
-    """Those of a service that has a database, and is asked over HTTP."""
+    """The database of a service, and where it is asked over HTTP."""
 
-    database_url: SecretStr
+    database_url: PostgresUrl
     """`postgresql://user:password@host:port/database`, where the outbox's tables are too."""
     database_connections: int = Field(10, ge=1)
     """Connections to it, at the most."""
 
     host: str = "127.0.0.1"
     """The address to serve HTTP on."""
-    port: int = Field(0, ge=0, le=65_535)
+    port: Port = 0
     """Its port; 0 takes a free one."""
-
-    @field_validator("database_url")
-    @classmethod
-    def _is_postgres(cls, value: SecretStr) -> SecretStr:
-        try:
-            Settings(database_url=value)
-        except ValidationError as error:
-            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
-        return value
 
 
 def engine_of(settings: DatabaseSettings) -> AsyncEngine:

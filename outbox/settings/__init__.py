@@ -1,15 +1,26 @@
-"""Settings: the environment and `.env`, read once, into frozen objects."""
+"""Settings: the environment and `.env`, read once, into frozen objects.
 
-from outbox.settings.environment import Reading, Setting, load, loaded, masked, read
-from outbox.settings.model import KafkaSettings, RedisSettings, Settings, SinkSettings
+A service of your own derives its settings from `ServiceSettings`, and is read the same way.
+"""
+
+from outbox.settings.environment import Reading, ServiceSettings, Setting
+from outbox.settings.masking import masked
+from outbox.settings.model import Settings, load, loaded, read
+from outbox.settings.sinks import KafkaSettings, RedisSettings, SinkSettings
+from outbox.settings.values import Port, PostgresUrl, Seconds, Words
 
 __all__ = [
     "KafkaSettings",
+    "Port",
+    "PostgresUrl",
     "Reading",
     "RedisSettings",
+    "Seconds",
+    "ServiceSettings",
     "Setting",
     "Settings",
     "SinkSettings",
+    "Words",
     "load",
     "loaded",
     "masked",

@@ -1,152 +1,208 @@
-"""The environment and `.env` into `Settings`: the only reader of either.
+"""The environment and `.env` into settings: the only reader of either.
 
-`OUTBOX_BATCH_SIZE`, `OUTBOX_KAFKA_CLIENT_ID`; what all sinks have may be set for all
-(`OUTBOX_MAX_RETRIES`) or for one (`OUTBOX_REDIS_MAX_RETRIES`). An empty variable is not set.
+Settings have a prefix and say which variables they have, and where the value of each belongs. An empty
+variable is not set. One with the prefix that is none of them gets a warning and a guess; what a cluster says
+of its services is left out.
 """
 
 from __future__ import annotations
 
 import difflib
+import inspect
+import logging
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from outbox.errors import SettingsError
-from outbox.settings.model import KafkaSettings, RedisSettings, Settings, SinkSettings
+from outbox.settings.links import is_address, service_links
+from outbox.settings.masking import masked
 
-PREFIX = "OUTBOX_"
+_log = logging.getLogger("outbox")
 
 Place = tuple[str, ...]
-"""Where a value is in `Settings`, such as ("kafka", "client_id")."""
+"""Where a value is in its settings, such as ("kafka", "client_id")."""
 
-_SECTIONS: Mapping[str, type[BaseModel]] = {"kafka": KafkaSettings, "redis": RedisSettings}
-_PASSWORD_IN_URL = re.compile(r"(?P<before>\b[a-z][a-z0-9+.-]*://[^\s:/@]*):\S*@", re.IGNORECASE)
-_PASSWORD_IN_QUERY = re.compile(r"(?P<before>[?&](ssl)?password=)[^&\s]+", re.IGNORECASE)
-_SECRET_WORDS = ("password", "secret", "token", "key", "credential")
+Shown = str | float | bool | None
+"""A value as it may be shown to anybody."""
 
 
 class Setting(NamedTuple):
     """One line of `outbox config`: what is in force and why. A secret's value is masked."""
 
     variable: str
-    value: str | float | bool | None
+    value: Shown
     origin: str
     """`environment`, `.env` or `default`."""
     description: str
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Variable:
+    """A variable that may be set."""
+
+    name: str
+    place: Place
+    field: FieldInfo
+    section: type[BaseModel]
+    """The class that has it."""
+    always: bool = True
+    """False if it is in force only where it is set."""
+
+    @property
+    def secret(self) -> bool:
+        """True if its value is shown to nobody."""
+        return "SecretStr" in str(self.field.annotation)
+
+    def shown(self, value: Any) -> Shown:
+        """Return the value for anybody to see: no password in a URL, and nothing of other secrets."""
+        if isinstance(value, SecretStr):
+            value = value.get_secret_value()
+        match value:
+            case None | bool() | int() | float():
+                return value
+            case tuple():
+                return ", ".join(value)
+            case str() if "://" in value and (self.name.endswith("URL") or not self.secret):
+                return masked(value)
+            case _:
+                return "***" if self.secret else str(value)
+
+
+S = TypeVar("S", bound="ServiceSettings")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Generic[S]):
     """What was read, with what `outbox config` tells about it."""
 
-    settings: Settings
+    settings: S
     origins: Mapping[str, str]
     """Which variables were set, and where."""
     warnings: tuple[str, ...]
-    """A line for each variable that looks like ours and is none."""
+    """A line for each variable that looks like ours and is none, or that a cluster has set."""
+    variables: Mapping[str, Variable]
+    """Every variable there is, by its name."""
 
     def listing(self) -> Iterator[Setting]:
-        """Every setting in force."""
-        sinks = tuple(self.settings.extra_sinks)
-        for name, (place, field) in _known(sinks).items():
-            if place[0] == "own" and name not in self.origins:
-                continue
-            value = _shown(_look_up(self.settings, place), secret=_is_secret(field))
-            yield Setting(name, value, self.origins.get(name, "default"), field.description or "")
-        for sink in sinks:
-            for option, text in self.settings.sink_options(sink).items():
-                name = variable(("options", sink, option))
-                if name not in _known(sinks):
-                    secret = any(word in option for word in _SECRET_WORDS)
-                    yield Setting(name, _shown(text, secret=secret), self.origins[name], f"For {sink}.")
+        """Give every setting in force."""
+        for name, each in self.variables.items():
+            if each.always or name in self.origins:
+                value = each.shown(_value_at(self.settings, each.place))
+                origin = self.origins.get(name, "default")
+                yield Setting(name, value, origin, each.field.description or "")
+
+    def logged(self) -> S:
+        """Return the settings; each warning becomes a line of the log."""
+        for warning in self.warnings:
+            _log.warning("%s", warning)
+        return self.settings
 
 
-def load(environment: Mapping[str, str] | None = None, env_file: Path = Path(".env")) -> Settings:
-    """The settings that the environment and `.env` make; the environment wins.
+class Section(BaseModel):
+    """Settings that belong together, frozen; the text below a field describes it."""
 
-    Raises `SettingsError` with a line for each wrong value, which names the variable and what is allowed.
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ServiceSettings(Section):
+    """How a process logs. The settings of a service derive from it.
+
+    Its variables are the names of its fields after `prefix`, in capitals. In code, a class takes what it is
+    given and its defaults, whatever the environment says; a wrong value raises pydantic's `ValidationError`.
     """
-    return read(environment, env_file).settings
+
+    prefix: ClassVar[str]
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is logged."""
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """How log lines look; `auto` is `console` on a terminal, else `json`."""
+    service_name: str
+    """`service.name` in the logs."""
+    environment: str = "development"
+    """`deployment.environment` in the logs."""
+
+    @classmethod
+    def load(cls, environment: Mapping[str, str] | None = None, env_file: Path = Path(".env")) -> Self:
+        """Return what the environment and `.env` say; the environment wins. What is odd there is logged.
+
+        Raises `SettingsError` with a line for each wrong value, which names the variable and what is allowed.
+        """
+        return cls.read(environment, env_file).logged()
+
+    @classmethod
+    def read(
+        cls, environment: Mapping[str, str] | None = None, env_file: Path = Path(".env")
+    ) -> Reading[Self]:
+        """Return the same as `load`, and where each value came from; nothing is logged."""
+        set_here = _with_prefix(cls.prefix, os.environ if environment is None else environment)
+        in_file = _with_prefix(cls.prefix, dotenv_values(env_file))
+        addresses = {name: text for name, text in set_here.items() if is_address(name, text)}
+        found = {**in_file, **_without(addresses, set_here)}
+        links = service_links(found)
+        variables = tuple(cls.variables(_without(links, found)))
+        known: dict[str, Variable] = {}
+        for each in variables:
+            known.setdefault(each.name, each)
+        found = _without(links - known.keys(), found)
+        settings = _validated(cls, found, variables)
+        here = set_here.keys() - addresses.keys()
+        return Reading(
+            settings,
+            origins={name: "environment" if name in here else ".env" for name in found},
+            warnings=(
+                *(_is_link(known[name], text, settings) for name, text in addresses.items() if name in known),
+                *(_is_unknown(name, known) for name in found if name not in known),
+            ),
+            variables=known,
+        )
+
+    @classmethod
+    def variables(cls, found: Mapping[str, str]) -> Iterator[Variable]:
+        """Give every variable that may be set; those that are, `found`, may bring others."""
+        del found
+        return variables_of(cls, cls.prefix)
 
 
-@cache
-def loaded() -> Settings:
-    """What `load()` gave when it was first asked for in this process: what writers and consumers go by."""
-    return load()
+def variables_of(
+    section: type[BaseModel], prefix: str, place: Place = (), *, always: bool = True
+) -> Iterator[Variable]:
+    """Give a variable for each field of a class, its own before those that it inherits."""
+    seen: set[str] = set()
+    for owner in section.__mro__:
+        for name in inspect.get_annotations(owner):
+            if name in section.model_fields and name not in seen:
+                seen.add(name)
+                field = section.model_fields[name]
+                yield Variable(f"{prefix}{name}".upper(), (*place, name), field, owner, always)
 
 
-def read(environment: Mapping[str, str] | None = None, env_file: Path = Path(".env")) -> Reading:
-    """The same as `load`, and where each value came from."""
-    set_here = _ours(os.environ if environment is None else environment)
-    in_file = _ours(dotenv_values(env_file))
-    found = {**in_file, **set_here}
-    sinks = _extra_sinks(found)
-    known = _known(sinks)
+def _with_prefix(prefix: str, variables: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: text for name, text in variables.items() if name.startswith(prefix) and text}
+
+
+def _without(names: Collection[str], variables: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for name, text in variables.items() if name not in names}
+
+
+def _validated(model: type[S], found: Mapping[str, str], variables: Collection[Variable]) -> S:
     values: dict[str, Any] = {}
-    warnings = []
-    for name, text in found.items():
-        sink = next((sink for sink in sinks if name.startswith(variable(("options", sink, "")))), None)
-        if sink is not None:
-            option = name.removeprefix(variable(("options", sink, ""))).lower()
-            _put(values, ("options", sink, option), text)
-        if name in known:
-            _put(values, known[name][0], text)
-        elif sink is None:
-            warnings.append(_unknown(name, known))
+    for each in variables:
+        if each.name in found:
+            _put(values, each.place, found[each.name])
     try:
-        settings = Settings.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        raise SettingsError("\n".join(_explain(problem, known) for problem in error.errors())) from None
-    origins = {name: "environment" if name in set_here else ".env" for name in found}
-    return Reading(settings, origins, tuple(warnings))
-
-
-def variable(place: Place) -> str:
-    """The variable that sets what is at this place."""
-    words = place[1:] if place[0] in ("every_sink", "own", "options") else place
-    return PREFIX + "_".join(words).upper()
-
-
-def masked(text: str) -> str:
-    """The text with the password of each URL in it replaced by stars."""
-    text = _PASSWORD_IN_URL.sub(r"\g<before>:***@", text)
-    return _PASSWORD_IN_QUERY.sub(r"\g<before>***", text)
-
-
-def _ours(variables: Mapping[str, str | None]) -> dict[str, str]:
-    return {name: value for name, value in variables.items() if name.startswith(PREFIX) and value}
-
-
-def _extra_sinks(found: Mapping[str, str]) -> tuple[str, ...]:
-    """The names in OUTBOX_SINKS, longest first: `kafka_eu` has its variables before `kafka` claims them."""
-    items = found.get(f"{PREFIX}SINKS", "").split(",")
-    names = {item.partition("=")[0].strip() for item in items if "=" in item}
-    return tuple(sorted(names, key=len, reverse=True))
-
-
-def _known(extra_sinks: tuple[str, ...]) -> dict[str, tuple[Place, FieldInfo]]:
-    """Every variable, where its value belongs, and what its field says."""
-    fields: dict[Place, FieldInfo] = {}
-    plain = {name: field for name, field in Settings.model_fields.items() if name not in _COMPOUND}
-    fields.update({(name,): field for name, field in plain.items()})
-    fields.update({("every_sink", name): field for name, field in SinkSettings.model_fields.items()})
-    for section, model in _SECTIONS.items():
-        fields.update({(section, name): field for name, field in model.model_fields.items()})
-    for sink in (*_SECTIONS, *extra_sinks):
-        fields.update({("own", sink, name): field for name, field in SinkSettings.model_fields.items()})
-    return {variable(place): (place, field) for place, field in fields.items()}
-
-
-_COMPOUND = ("every_sink", "own", "options", *_SECTIONS)
+        problems = error.errors(include_url=False)
+        raise SettingsError("\n".join(_explain(each, found, variables) for each in problems)) from None
 
 
 def _put(values: dict[str, Any], place: Place, text: str) -> None:
@@ -155,38 +211,29 @@ def _put(values: dict[str, Any], place: Place, text: str) -> None:
     values[place[-1]] = text
 
 
-def _look_up(value: Any, place: Place) -> Any:
+def _value_at(value: Any, place: Place) -> Any:
     for part in place:
         value = value[part] if isinstance(value, Mapping) else getattr(value, part)
     return value
 
 
-def _is_secret(field: FieldInfo) -> bool:
-    return "SecretStr" in str(field.annotation)
+def _explain(problem: ErrorDetails, found: Mapping[str, str], variables: Iterable[Variable]) -> str:
+    message = problem["msg"].removeprefix("Value error, ")
+    at = next((each for each in variables if each.place == problem["loc"][: len(each.place)]), None)
+    if at is None:
+        return message  # It is about several settings and names them.
+    value = f"={at.shown(found[at.name])}" if at.name in found else ""
+    return f"{at.name}{value}: {message[0].lower()}{message[1:]}"
 
 
-def _shown(value: Any, *, secret: bool) -> str | float | bool | None:
-    if isinstance(value, SecretStr):
-        value = value.get_secret_value()
-    match value:
-        case None | bool() | int() | float():
-            return value
-        case str() if "://" in value:
-            return masked(value)
-        case _:
-            return "***" if secret else str(value)
-
-
-def _unknown(name: str, known: Mapping[str, object]) -> str:
+def _is_unknown(name: str, known: Collection[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     return f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else "")
 
 
-def _explain(problem: ErrorDetails, known: Mapping[str, tuple[Place, FieldInfo]]) -> str:
-    message = problem["msg"].removeprefix("Value error, ")
-    place = tuple(str(part) for part in problem["loc"])
-    name = variable(place) if place else ""
-    if name not in known:
-        return message  # It is about several settings and names them.
-    value = _shown(problem["input"], secret=_is_secret(known[name][1]))
-    return f"{name}={value}: {message[0].lower()}{message[1:]}"
+def _is_link(variable: Variable, text: str, settings: ServiceSettings) -> str:
+    return (
+        f"{variable.name}={text} is a cluster's link to a service, not a port, and is left out: "
+        f"{_value_at(settings, variable.place)} is in force; "
+        f"set {variable.name} in the container, or enableServiceLinks: false in its pod"
+    )

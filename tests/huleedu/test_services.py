@@ -111,6 +111,15 @@ async def test_ras_as_a_process(start: Start, kafka: Topics) -> None:
     assert await process.exited() == 0
 
 
+async def test_a_service_beside_a_cluster_s_link_of_its_name_says_which_port_it_takes(
+    start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("ELS_PORT=0\n")
+    process, _ = await start("els", PORT="tcp://10.96.0.7:8083")
+    assert process.lines[0]["event"].startswith("ELS_PORT=tcp://10.96.0.7:8083 is a cluster's link")
+    assert process.lines[0]["level"] == "warning"
+
+
 async def test_els_needs_no_more_rights_than_those_of_a_writer_and_consumer(huleedu_database: str) -> None:
     role = f"els_{uuid4().hex[:8]}"
     owner = await asyncpg.connect(huleedu_database)

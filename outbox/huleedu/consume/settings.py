@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, model_validator
 
 from outbox.huleedu.database import DatabaseSettings
-from outbox.settings.model import Seconds
+from outbox.settings import Seconds
 
 
 class ConsumerSettings(DatabaseSettings):

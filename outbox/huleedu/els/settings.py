@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from outbox.huleedu.consume import ConsumerSettings
-from outbox.settings.model import Seconds
+from outbox.settings import Port, Seconds
 
 
 class ElsSettings(ConsumerSettings):
@@ -19,7 +19,7 @@ class ElsSettings(ConsumerSettings):
     """`service.name` in the logs."""
     kafka_group: str = Field("essay-lifecycle-service", min_length=1, max_length=255)
     """The consumer group; processes in the same one share the partitions, and act on an event once."""
-    port: int = Field(8083, ge=0, le=65_535)
+    port: Port = 8083
     """The port of `/livez`, `/readyz` and `/metrics`; 0 takes a free one."""
     notify_within_seconds: Seconds = 60.0
     """A browser is not told of an assignment any more when it is this old."""

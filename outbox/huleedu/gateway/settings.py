@@ -7,15 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from redis.asyncio.connection import parse_url
 
-from outbox.huleedu.settings import ServiceSettings
-from outbox.settings.model import Seconds
-
-
-def _split(value: object) -> object:
-    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+from outbox.settings import Port, Seconds, ServiceSettings, Words
 
 
 class GatewaySettings(ServiceSettings):
@@ -28,9 +23,9 @@ class GatewaySettings(ServiceSettings):
 
     host: str = "127.0.0.1"
     """The address that `/ws`, `/livez`, `/readyz` and `/metrics` are served on."""
-    port: int = Field(8080, ge=0, le=65_535)
+    port: Port = 8080
     """Their port; 0 takes a free one."""
-    allowed_origins: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
+    allowed_origins: Words = ()
     """Origins whose pages may connect, separated by commas, as `https://app.example.com`; `*` is
     all. Programs that are no browsers send no Origin and may connect in any case."""
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, ClassVar
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator
 
 from outbox.huleedu.database import DatabaseSettings
-from outbox.settings.model import Seconds
-
-
-def _split(value: object) -> object:
-    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+from outbox.settings import Port, Seconds, Words
 
 
 class PageSettings(DatabaseSettings):
@@ -22,7 +18,7 @@ class PageSettings(DatabaseSettings):
 
     service_name: str = "upload-page"
     """`service.name` in the logs."""
-    port: int = Field(8000, ge=0, le=65_535)
+    port: Port = 8000
     """The port of the page; 0 takes a free one."""
 
     gateway_url: str
@@ -44,7 +40,7 @@ class PageSettings(DatabaseSettings):
     """The `iss` of tokens."""
     token_seconds: Seconds = 3_600.0
     """How long a token is good."""
-    demo_users: Annotated[tuple[str, ...], BeforeValidator(_split), Field(min_length=1)] = (
+    demo_users: Annotated[Words, Field(min_length=1)] = (
         "astrid",
         "bilal",
         "chloe",

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator
 
 from outbox.huleedu.consume import ConsumerSettings
+from outbox.settings import Port, Words
 
 _KEY_SHORTEST = 16
-
-
-def _split(value: object) -> object:
-    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
 
 class RasSettings(ConsumerSettings):
@@ -24,12 +21,12 @@ class RasSettings(ConsumerSettings):
     """`service.name` in the logs."""
     kafka_group: str = Field("result-aggregator-service", min_length=1, max_length=255)
     """The consumer group; processes in the same one share the partitions, and act on an event once."""
-    port: int = Field(8082, ge=0, le=65_535)
+    port: Port = 8082
     """The port of the API and of `/livez`, `/readyz` and `/metrics`; 0 takes a free one."""
 
     internal_api_key: SecretStr
     """What a caller must send as `X-Internal-API-Key`; 16 characters at least."""
-    allowed_service_ids: Annotated[tuple[str, ...], BeforeValidator(_split), Field(min_length=1)]
+    allowed_service_ids: Annotated[Words, Field(min_length=1)]
     """What a caller may call itself in `X-Service-ID`, separated by commas."""
 
     @field_validator("internal_api_key")
