@@ -129,6 +129,15 @@ def test_a_misspelt_variable_gets_a_guess(settings: type[ServiceSettings]) -> No
 
 
 @pytest.mark.parametrize("settings", EVERY)
+def test_every_duration_may_have_a_unit(settings: type[ServiceSettings]) -> None:
+    good = {**needed(settings), "OUTBOX_POLL_INTERVAL_SECONDS": "1m"}
+    durations = [each.name for each in settings.variables({}) if each.name.endswith(("SECONDS", "RETENTION"))]
+    for name in durations:
+        listing = settings.read({**good, name: "1m"}, NO_FILE).listing()
+        assert [each.value for each in listing if each.variable == name] == [60]
+
+
+@pytest.mark.parametrize("settings", EVERY)
 def test_every_setting_is_described_and_no_secret_shown(settings: type[ServiceSettings]) -> None:
     good = needed(settings)
     listing = list(settings.read(good, NO_FILE).listing())

@@ -22,12 +22,12 @@ class DatabaseSettings(ServiceSettings):
     database_url: PostgresUrl
     """`postgresql://user:password@host:port/database`, where the outbox's tables are too."""
     database_connections: int = Field(10, ge=1)
-    """Connections to it, at the most."""
+    """Connections to the database, at the most."""
 
     host: str = "127.0.0.1"
     """The address to serve HTTP on."""
     port: Port = 0
-    """Its port; 0 takes a free one."""
+    """The port to serve HTTP on; 0 takes a free one."""
 
 
 def engine_of(settings: DatabaseSettings) -> AsyncEngine:

@@ -3,13 +3,14 @@
 A service of your own derives its settings from `ServiceSettings`, and is read the same way.
 """
 
-from outbox.settings.environment import Reading, ServiceSettings, Setting
+from outbox.settings.environment import Reading, ServiceSettings, Setting, Variable
 from outbox.settings.masking import masked
 from outbox.settings.model import Settings, load, loaded, read
 from outbox.settings.sinks import KafkaSettings, RedisSettings, SinkSettings
-from outbox.settings.values import Port, PostgresUrl, Seconds, Words
+from outbox.settings.values import Delay, Port, PostgresUrl, Seconds, WholeSeconds, Words
 
 __all__ = [
+    "Delay",
     "KafkaSettings",
     "Port",
     "PostgresUrl",
@@ -20,6 +21,8 @@ __all__ = [
     "Setting",
     "Settings",
     "SinkSettings",
+    "Variable",
+    "WholeSeconds",
     "Words",
     "load",
     "loaded",

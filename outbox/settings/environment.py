@@ -113,10 +113,11 @@ class Section(BaseModel):
 
 
 class ServiceSettings(Section):
-    """How a process logs. The settings of a service derive from it.
+    """How a process logs.
 
-    Its variables are the names of its fields after `prefix`, in capitals. In code, a class takes what it is
-    given and its defaults, whatever the environment says; a wrong value raises pydantic's `ValidationError`.
+    The settings of a service derive from it; their variables are the names of their fields after `prefix`, in
+    capitals. In code, a class takes what it is given and its defaults, whatever the environment says; a wrong
+    value raises pydantic's `ValidationError`.
     """
 
     prefix: ClassVar[str]
@@ -143,27 +144,19 @@ class ServiceSettings(Section):
         cls, environment: Mapping[str, str] | None = None, env_file: Path = Path(".env")
     ) -> Reading[Self]:
         """Return the same as `load`, and where each value came from; nothing is logged."""
-        set_here = _with_prefix(cls.prefix, os.environ if environment is None else environment)
-        in_file = _with_prefix(cls.prefix, dotenv_values(env_file))
-        addresses = {name: text for name, text in set_here.items() if is_address(name, text)}
-        found = {**in_file, **_without(addresses, set_here)}
+        here = _with_prefix(cls.prefix, os.environ if environment is None else environment)
+        addresses = {name: text for name, text in here.items() if is_address(name, text)}
+        here = _without(addresses, here)
+        found = {**_with_prefix(cls.prefix, dotenv_values(env_file)), **here}
         links = service_links(found)
         variables = tuple(cls.variables(_without(links, found)))
-        known: dict[str, Variable] = {}
-        for each in variables:
-            known.setdefault(each.name, each)
+        known = _by_name(variables)
         found = _without(links - known.keys(), found)
         settings = _validated(cls, found, variables)
-        here = set_here.keys() - addresses.keys()
-        return Reading(
-            settings,
-            origins={name: "environment" if name in here else ".env" for name in found},
-            warnings=(
-                *(_is_link(known[name], text, settings) for name, text in addresses.items() if name in known),
-                *(_is_unknown(name, known) for name in found if name not in known),
-            ),
-            variables=known,
-        )
+        origins = {name: "environment" if name in here else ".env" for name in found}
+        ignored = (_is_link(known[name], text, settings) for name, text in addresses.items() if name in known)
+        unknown = (_is_unknown(name, known) for name in found if name not in known)
+        return Reading(settings, origins, (*ignored, *unknown), known)
 
     @classmethod
     def variables(cls, found: Mapping[str, str]) -> Iterator[Variable]:
@@ -191,6 +184,14 @@ def _with_prefix(prefix: str, variables: Mapping[str, str | None]) -> dict[str, 
 
 def _without(names: Collection[str], variables: Mapping[str, str]) -> dict[str, str]:
     return {name: text for name, text in variables.items() if name not in names}
+
+
+def _by_name(variables: Iterable[Variable]) -> dict[str, Variable]:
+    """A variable may have several places; the first is where its value is told."""
+    found: dict[str, Variable] = {}
+    for each in variables:
+        found.setdefault(each.name, each)
+    return found
 
 
 def _validated(model: type[S], found: Mapping[str, str], variables: Collection[Variable]) -> S:

@@ -24,7 +24,7 @@ from outbox.settings.values import Identifier, Port, PostgresUrl, Seconds
 
 
 class Settings(ServiceSettings):
-    """All settings of one relay or writer."""
+    """The settings of the outbox."""
 
     prefix: ClassVar[str] = "OUTBOX_"
 
@@ -64,7 +64,7 @@ class Settings(ServiceSettings):
     http_host: str = "127.0.0.1"
     """The address of `/livez`, `/readyz` and `/metrics`; `0.0.0.0` lets others reach them, a kubelet say."""
     http_port: Port = 8081
-    """Their port; 0 takes a free one, told by the event `http.listening`."""
+    """The port of `/livez`, `/readyz` and `/metrics`; 0 takes a free one, told by `http.listening`."""
     stall_after_seconds: Seconds = 60.0
     """Not ready when something has been due and nothing was sent for this long, for no known reason."""
 

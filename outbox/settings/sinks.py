@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from outbox.policy import Backoff, Policy
 from outbox.settings.environment import Section
-from outbox.settings.values import Seconds
+from outbox.settings.values import Seconds, WholeSeconds
 
 
 class SinkSettings(Section):
@@ -57,13 +57,13 @@ class KafkaSettings(Section):
     sasl_username: str | None = None
     """The user to log in as."""
     sasl_password: SecretStr | None = None
-    """Its password."""
+    """The password to log in with."""
     ssl_ca_file: Path | None = None
     """The authorities to trust, PEM; unset: the system's."""
     ssl_cert_file: Path | None = None
     """The client's certificate, PEM."""
     ssl_key_file: Path | None = None
-    """Its private key, PEM."""
+    """The private key of the client's certificate, PEM."""
     ssl_key_password: SecretStr | None = None
     """The private key's password."""
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
@@ -94,12 +94,12 @@ class RedisSettings(Section):
     ssl_cert_file: Path | None = None
     """The client's certificate, PEM."""
     ssl_key_file: Path | None = None
-    """Its private key, PEM."""
+    """The private key of the client's certificate, PEM."""
     stream: bool = False
     """Also append each message to the capped stream `<channel>:log`, before it is published."""
     stream_max_length: int = Field(256, ge=1)
     """About how many entries a channel's stream keeps."""
-    stream_ttl_seconds: int = Field(300, ge=1)
+    stream_ttl_seconds: WholeSeconds = 300
     """A channel's stream is dropped when nothing was appended for this long."""
 
     @field_validator("url")

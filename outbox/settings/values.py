@@ -39,7 +39,11 @@ def _is_postgres(value: SecretStr) -> SecretStr:
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
-"""A duration, more than nothing."""
+"""A duration, more than none."""
+Delay = Annotated[float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False)]
+"""A duration, possibly none."""
+WholeSeconds = Annotated[int, BeforeValidator(_seconds), Field(ge=1)]
+"""A duration in whole seconds, for servers that count no finer."""
 Port = Annotated[int, Field(ge=0, le=65_535)]
 """A TCP port to listen on; 0 takes a free one."""
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]

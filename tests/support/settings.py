@@ -7,7 +7,7 @@ from importlib import import_module
 from pkgutil import walk_packages
 
 import outbox
-from outbox.settings import ServiceSettings
+from outbox.settings import ServiceSettings, Settings
 
 _NEEDED = {
     "database_url": "postgresql://localhost/huleedu",
@@ -23,11 +23,12 @@ _NEEDED = {
 
 
 def every_settings() -> list[type[ServiceSettings]]:
-    """Return the classes of `outbox` that have a prefix, wherever they are."""
+    """Return the classes of `outbox` that have a prefix, wherever they are; the outbox's own first."""
     for module in walk_packages(outbox.__path__, "outbox."):
         if module.name.endswith(".settings"):
             import_module(module.name)
-    return [each for each in _derived(ServiceSettings) if each.__module__.startswith("outbox.")]
+    ours = (each for each in _derived(ServiceSettings) if each.__module__.startswith("outbox."))
+    return sorted(ours, key=lambda each: (each is not Settings, each.prefix))
 
 
 def needed(settings: type[ServiceSettings]) -> dict[str, str]:

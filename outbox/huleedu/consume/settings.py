@@ -12,7 +12,7 @@ from outbox.settings import Seconds
 
 
 class ConsumerSettings(DatabaseSettings):
-    """Where events come from, where they go, and how patient it is."""
+    """Where events come from, and how patient their consumer is."""
 
     kafka_bootstrap_servers: str = Field(min_length=1)
     """`host:port`, several separated by commas."""
@@ -25,7 +25,7 @@ class ConsumerSettings(DatabaseSettings):
     kafka_sasl_username: str | None = None
     """The user to log in as."""
     kafka_sasl_password: SecretStr | None = None
-    """Its password."""
+    """The password to log in with."""
     kafka_ssl_ca_file: Path | None = None
     """The authorities to trust, PEM; unset: the system's."""
     kafka_session_timeout_seconds: Seconds = 10.0

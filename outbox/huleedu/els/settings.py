@@ -11,7 +11,7 @@ from outbox.settings import Port, Seconds
 
 
 class ElsSettings(ConsumerSettings):
-    """All settings of one ELS process."""
+    """The settings of ELS, the Essay Lifecycle Service."""
 
     prefix: ClassVar[str] = "ELS_"
 

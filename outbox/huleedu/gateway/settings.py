@@ -10,11 +10,11 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from redis.asyncio.connection import parse_url
 
-from outbox.settings import Port, Seconds, ServiceSettings, Words
+from outbox.settings import Delay, Port, Seconds, ServiceSettings, Words
 
 
 class GatewaySettings(ServiceSettings):
-    """All settings of one gateway process."""
+    """The settings of the WebSocket gateway."""
 
     prefix: ClassVar[str] = "GATEWAY_"
 
@@ -24,7 +24,7 @@ class GatewaySettings(ServiceSettings):
     host: str = "127.0.0.1"
     """The address that `/ws`, `/livez`, `/readyz` and `/metrics` are served on."""
     port: Port = 8080
-    """Their port; 0 takes a free one."""
+    """The port of `/ws`, `/livez`, `/readyz` and `/metrics`; 0 takes a free one."""
     allowed_origins: Words = ()
     """Origins whose pages may connect, separated by commas, as `https://app.example.com`; `*` is
     all. Programs that are no browsers send no Origin and may connect in any case."""
@@ -40,7 +40,7 @@ class GatewaySettings(ServiceSettings):
     """When Redis stays away for longer, sockets are closed with 1013, so that browsers fall back."""
 
     jwt_secret: SecretStr | None = None
-    """The secret of HS256 tokens, 32 bytes at least. Either this or `jwks`."""
+    """The secret of HS256 tokens, 32 bytes at least. Either this or `GATEWAY_JWKS`."""
     jwks: str | None = None
     """The keys of RS256 and ES256 tokens: an `https://` URL, or a file. Each key's own type decides
     its algorithm."""
@@ -52,7 +52,7 @@ class GatewaySettings(ServiceSettings):
     """The `aud` that a token must have."""
     jwt_issuer: str = "huleedu-identity-service"
     """The `iss` that a token must have."""
-    jwt_leeway_seconds: float = Field(0.0, ge=0, le=300)
+    jwt_leeway_seconds: Annotated[Delay, Field(le=300)] = 0.0
     """How far the clocks of issuer and gateway may differ."""
 
     connections: int = Field(10_000, ge=1)
@@ -83,7 +83,7 @@ class GatewaySettings(ServiceSettings):
     """A client that does not answer a ping in time is closed with 4408."""
     close_timeout_seconds: Seconds = 5.0
     """How long a client may take to answer a close, and a slow one to read what waits before it."""
-    drain_seconds: float = Field(5.0, ge=0)
+    drain_seconds: Delay = 5.0
     """After SIGTERM sockets are closed with 1001 at random times within this long."""
 
     @field_validator("redis_url")

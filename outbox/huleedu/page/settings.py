@@ -12,7 +12,7 @@ from outbox.settings import Port, Seconds, Words
 
 
 class PageSettings(DatabaseSettings):
-    """All settings of the page's server."""
+    """The settings of the upload page's server."""
 
     prefix: ClassVar[str] = "PAGE_"
 

@@ -13,7 +13,7 @@ _KEY_SHORTEST = 16
 
 
 class RasSettings(ConsumerSettings):
-    """All settings of one RAS process."""
+    """The settings of RAS, the Result Aggregator Service."""
 
     prefix: ClassVar[str] = "RAS_"
 
