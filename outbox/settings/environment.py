@@ -234,7 +234,7 @@ def _is_unknown(name: str, known: Collection[str]) -> str:
 
 def _is_link(variable: Variable, text: str, settings: ServiceSettings) -> str:
     return (
-        f"{variable.name}={text} is a cluster's link to a service, not a port, and is left out: "
-        f"{_value_at(settings, variable.place)} is in force; "
+        f"{variable.name}={variable.shown(text)} is a cluster's link to a service, not a port, "
+        f"and is left out: {_value_at(settings, variable.place)} is in force; "
         f"set {variable.name} in the container, or enableServiceLinks: false in its pod"
     )
