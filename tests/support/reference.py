@@ -44,7 +44,8 @@ nearest name.
   is no setting. Where it takes the name of one, as `GATEWAY_PORT=tcp://10.96.0.7:8080` does, the default is
   in force and the log says so; set the variable in the container, or `enableServiceLinks: false` in its pod.
 
-`outbox config` prints the outbox's own that are in force, and where each came from, without secrets.
+`outbox config` prints the outbox's own that are in force, and where each came from, without secrets. A
+service's own are read in the same way if their class derives from `outbox.settings.ServiceSettings`.
 """
 
 _METRICS = f"""\
