@@ -79,7 +79,7 @@ async def every_postgres(
 @pytest.fixture
 async def own_postgres() -> AsyncIterator[Postgres]:
     """A PostgreSQL server of the test's own."""
-    binaries = wheel_binaries()
+    binaries = servers.chosen_binaries() or wheel_binaries()
     async with AsyncExitStack() as stack:
         yield await servers.start(
             stack, lambda: Postgres(binaries=binaries, settings=servers.POSTGRES_SETTINGS)

