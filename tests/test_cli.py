@@ -422,7 +422,7 @@ async def test_without_the_web_extra_it_runs_without_http(
     # The directory that it runs in comes first where modules are looked for.
     (tmp_path / "starlette.py").write_text("raise ModuleNotFoundError(\"No module named 'starlette'\")")
     relay = await relay_process({"OUTBOX_DATABASE_URL": database, "OUTBOX_REDIS_URL": redis_url})
-    assert "install outbox[web]" in (await relay.event("http.missing"))["reason"]
+    assert "pip install 'outbox-relay[web]'" in (await relay.event("http.missing"))["reason"]
     await relay.event("relay.ready")
     relay.terminate()
     assert await relay.exited() == 0

@@ -6,10 +6,10 @@ Each command is a module of its own, imported when it is called, so that help is
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 
 import click
 
+from outbox.distribution import VERSION
 from outbox.errors import OutboxError, SettingsError
 
 COMMANDS = {
@@ -80,7 +80,7 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(version("outbox"), prog_name="outbox")
+@click.version_option(VERSION, prog_name="outbox")
 def main() -> None:
     """A transactional outbox: what a service writes to a table reaches Kafka and Redis.
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from outbox.cli.output import settings_of_process
+from outbox.distribution import install
 from outbox.errors import OperatorError
 
 
@@ -59,4 +60,4 @@ def _service(name: str) -> Any:
     try:
         return import_module(f"outbox.huleedu.{name}")
     except ModuleNotFoundError as error:
-        raise OperatorError(f"outbox {name} needs {error.name}: pip install 'outbox[huleedu]'") from error
+        raise OperatorError(f"outbox {name} needs {error.name}: {install('huleedu')}") from error

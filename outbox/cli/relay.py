@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 import click
 
 from outbox.cli.output import settings_of_process
+from outbox.distribution import install
 from outbox.errors import OperatorError, SettingsError
 from outbox.observe import emit
 from outbox.relay import Relay
@@ -57,7 +58,7 @@ async def _run(settings: Settings) -> None:
         try:
             from outbox.web import serving  # an extra, which may be missing
         except ModuleNotFoundError as error:
-            emit("http.missing", reason=f"no probes and metrics: {error}; install outbox[web]")
+            emit("http.missing", reason=f"no probes and metrics: {error}; {install('web')}")
         else:
             await stack.enter_async_context(serving(relay, settings))
         await relay.run()

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from outbox.cli.output import reading
+from outbox.distribution import install
 from outbox.errors import OperatorError
 
 
@@ -58,7 +59,7 @@ def up(
         from outbox.demo.up import Options
         from outbox.demo.up import up as run
     except ModuleNotFoundError as error:
-        raise OperatorError(f"outbox up needs {error.name}: pip install 'outbox[demo]'") from error
+        raise OperatorError(f"outbox up needs {error.name}: {install('demo')}") from error
     found = reading()
     options = Options(seconds=seconds, rate=rate, keep=keep, breaks=breaks, break_seconds=break_seconds)
     try:

@@ -13,13 +13,13 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from time import monotonic
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 
+from outbox.distribution import VERSION
 from outbox.observe import emit
 from outbox.relay.statements import in_schema
 from outbox.schema import LANES
@@ -183,9 +183,7 @@ class Lanes:
         self.nudged.clear()
         sinks = dict(self._sinks)  # One that becomes ready meanwhile has its turn next time.
         lease = self._settings.lease_seconds
-        await connection.execute(
-            self._statement(ALIVE), self.relay, self.name, version("outbox"), list(sinks), lease
-        )
+        await connection.execute(self._statement(ALIVE), self.relay, self.name, VERSION, list(sinks), lease)
         await self._renew(connection, sinks)
         relays = dict(await connection.fetch(self._statement(COUNT)))
         for sink, lanes in sinks.items():

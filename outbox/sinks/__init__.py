@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Protocol, cast
 
+from outbox.distribution import Extra, install
 from outbox.errors import SettingsError, Unsent
 from outbox.message import Delivery, Result
 from outbox.settings import Settings
@@ -53,11 +54,11 @@ def load(name: str, settings: Settings) -> Sink:
             return _own(name, settings)(settings.sink_options(name))
 
 
-def _built_in(name: str, sink: str) -> Callable[..., Sink]:
+def _built_in(name: Extra, sink: str) -> Callable[..., Sink]:
     try:
         return cast("Callable[..., Sink]", getattr(import_module(f"outbox.sinks.{name}"), sink))
     except ImportError as error:
-        raise SettingsError(f"the sink {name} needs: pip install 'outbox[{name}]' ({error})") from error
+        raise SettingsError(f"the sink {name} needs: {install(name)} ({error})") from error
 
 
 def _own(name: str, settings: Settings) -> Callable[..., Sink]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
+from importlib.metadata import PackageNotFoundError, version
 
 import asyncpg
+import pytest
 
+from outbox.distribution import DISTRIBUTION, VERSION
 from outbox.schema import LANES
 from outbox.testing import Fault, Gate
 from tests.relay.by_hand import ByHand
@@ -45,6 +49,18 @@ async def test_a_relay_that_comes_alone_takes_all_and_gives_half_to_the_next(
         await second.leave()
         await first.beat()
         assert await shares(connection) == [LANES]
+
+
+async def test_a_relay_whose_version_is_upgraded_in_place_goes_on(
+    environment: dict[str, str], connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ByHand.made(environment) as relay:
+        monkeypatch.setattr(sys, "path", [])
+        with pytest.raises(PackageNotFoundError):
+            version(DISTRIBUTION)
+        await relay.beat()
+        assert await shares(connection) == [LANES]
+        assert await connection.fetchval("SELECT version FROM outbox_relays") == VERSION
 
 
 async def test_a_lane_is_not_given_away_while_a_pump_works_in_it(

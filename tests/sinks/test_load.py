@@ -52,7 +52,7 @@ def test_without_the_client_library(name: str, needs: str, monkeypatch: pytest.M
     for module in [module for module in sys.modules if module.startswith(f"outbox.sinks.{name}")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, needs, None)
-    with pytest.raises(SettingsError, match=rf"pip install 'outbox\[{name}\]'"):
+    with pytest.raises(SettingsError, match=rf"pip install 'outbox-relay\[{name}\]'"):
         load(name, settings())
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from importlib.metadata import version
 from typing import Annotated
 
 import structlog
@@ -14,6 +13,7 @@ from fastapi.security import APIKeyHeader
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.exceptions import HTTPException
 
+from outbox.distribution import VERSION
 from outbox.huleedu.database import DATABASE_ERRORS, said
 from outbox.huleedu.ras.answer import BatchStatus, Problem
 from outbox.huleedu.ras.callers import Callers, correlation_id_of
@@ -33,7 +33,7 @@ def application(settings: RasSettings, engine: AsyncEngine) -> FastAPI:
     """The API; its description is at `/openapi.json`."""
     app = FastAPI(
         title="Result Aggregator Service",
-        version=version("outbox"),
+        version=VERSION,
         description="What is known of a batch of essays: slots, spellcheck, assessment.",
         # The pages fetch scripts from elsewhere.
         docs_url=None,

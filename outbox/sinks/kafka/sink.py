@@ -18,6 +18,7 @@ from aiokafka.codec import has_lz4, has_snappy, has_zstd
 from aiokafka.conn import collect_hosts
 from pydantic import SecretStr
 
+from outbox.distribution import install
 from outbox.errors import Scope, SettingsError, Unavailable
 from outbox.message import Delivery, Result
 from outbox.settings import KafkaSettings
@@ -98,7 +99,7 @@ def _addresses(servers: str | None) -> list[Address]:
 def _format(settings: KafkaSettings) -> RecordFormat:
     missing = {"snappy": not has_snappy(), "lz4": not has_lz4(), "zstd": not has_zstd()}
     if missing.get(settings.compression):
-        raise SettingsError(f"OUTBOX_KAFKA_COMPRESSION={settings.compression} needs: pip install cramjam")
+        raise SettingsError(f"OUTBOX_KAFKA_COMPRESSION={settings.compression} needs: {install('kafka')}")
     return RecordFormat(
         codec=CODECS[settings.compression],
         max_batch_bytes=settings.max_batch_bytes,
