@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
 import asyncpg
 
 from outbox.devstack import Postgres
+from outbox.devstack.postgres import wheel_binaries
 from outbox.message import Sent
 from outbox.observe import watch
 from outbox.relay import Relay
@@ -26,9 +29,11 @@ class Standby(Postgres):
         return self._primary._password
 
     async def _make_cluster(self) -> None:
-        program, place = str(self.binaries / "pg_basebackup"), f"--pgdata={self._data}"
-        options = ["--checkpoint=fast", "--no-sync", "--write-recovery-conf"]
-        assert await self.run([program, f"--dbname={self._primary.url}", place, *options])
+        # A newer one copies an older server, and not every build of PostgreSQL brings its own.
+        program = shutil.which("pg_basebackup", path=f"{self.binaries}:{wheel_binaries()}")
+        assert program is not None
+        options = ["--checkpoint=fast", "--no-sync", "--write-recovery-conf", f"--pgdata={self._data}"]
+        assert await self.run([program, f"--dbname={self._primary.url}", *options])
 
     async def succeed(self) -> None:
         """Take the dead one's place, whatever it did since."""
