@@ -17,6 +17,8 @@ test: $(VENV)/with-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/vulture
+	$(BIN)/vulture outbox migrations tests
 	$(BIN)/pytest $(ARGS)
 
 # Into docs/site. Nothing that a link leads to is missing, page or anchor.

@@ -38,7 +38,7 @@ def test_the_version_is_what_was_installed(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_name_and_the_extras_are_those_of_the_project() -> None:
     assert PROJECT["name"] == DISTRIBUTION
-    assert {*get_args(Extra), "dev"} == set(EXTRAS)
+    assert {*get_args(Extra), "dev", "docs"} == set(EXTRAS)
 
 
 # What is said of installing

@@ -1,4 +1,4 @@
-"""One local server: start, stop, kill, pause, resume, restart, on one port and one data directory.
+"""One local server: start, stop, kill, pause, resume, on one port and one data directory.
 
 Owns the life of a process; what the server is and when it answers, its subclasses know. Nothing
 here belongs to an event loop, so a server may be started in one loop and stopped in another.
@@ -87,7 +87,7 @@ class Server(ABC):
             shutil.rmtree(self.home, ignore_errors=True)
 
     async def start(self, timeout: float = 60.0) -> None:  # noqa: ASYNC109
-        """Start it and wait until it answers, at most `timeout` seconds."""
+        """Start it, again if it runs, and wait until it answers, at most `timeout` seconds."""
         await self.stop()
         self.home.mkdir(parents=True, exist_ok=True)
         await self.prepare()
@@ -131,10 +131,6 @@ class Server(ABC):
     def last_words(self, lines: int = 5) -> str:
         """The end of its log, in one line."""
         return " | ".join(self.log.read_text(errors="replace").strip().splitlines()[-lines:])
-
-    async def restart(self) -> None:
-        """Stop it and start it again."""
-        await self.start()
 
     def pause(self) -> None:
         """SIGSTOP: its connections stay open and nothing answers."""

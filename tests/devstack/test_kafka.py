@@ -86,7 +86,7 @@ async def _nothing_is_left(home: Path, folder: Path) -> bool:
 async def test_later_starts_need_no_network(own_kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
     for proxy in ("HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(proxy, "http://127.0.0.1:9")
-    await own_kafka.restart()
+    await own_kafka.start()
     assert await own_kafka.answers()
 
 

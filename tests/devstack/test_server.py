@@ -82,7 +82,7 @@ async def server(kind: Kind) -> AsyncIterator[Server]:
 async def test_keeps_its_port_and_its_data_over_a_restart_and_a_crash(kind: Kind, server: Server) -> None:
     url = server.url
     await kind.write(server)
-    await server.restart()
+    await server.start()
     assert await kind.read(server)
     await server.kill()
     assert not server.running

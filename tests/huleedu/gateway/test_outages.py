@@ -39,7 +39,7 @@ async def test_after_a_restart_sockets_are_told_to_resync_and_messages_flow(
 ) -> None:
     gateway = await start_gateway(redis_url=SecretStr(own_redis.url), redis_grace_seconds=60)
     async with client(gateway, token("alice")) as alice, client(gateway, token("bob")) as bob:
-        await own_redis.restart()
+        await own_redis.start()
         assert await receive(alice) == RESYNC
         assert await receive(bob) == RESYNC
         async with Redis.from_url(own_redis.url) as redis:
