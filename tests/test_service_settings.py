@@ -154,6 +154,7 @@ def test_settings_of_a_service_of_ones_own(tmp_path: Path, caplog: pytest.LogCap
     with caplog.at_level(logging.WARNING):
         settings = Orders.load(found, file)
     assert settings == Orders(port=8002, timeout_seconds=0.5, origins=("a", "b"), api_key=SecretStr("x://y"))
+    assert settings.timeout_seconds == 0.5
     assert caplog.messages == ["ORDERS_ORIGIN is not a setting; did you mean ORDERS_ORIGINS?"]
     listing = {each.variable: each for each in Orders.read(found, file).listing()}
     assert listing["ORDERS_PORT"] == ("ORDERS_PORT", 8002, "environment", "Where it listens.")
