@@ -45,6 +45,7 @@ def test_the_name_and_the_extras_are_those_of_the_project() -> None:
 
 SAYING = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", "pyproject.toml")
 SAYING_FOLDERS = ("docs", "outbox", "migrations", "deploy", ".github")
+SUFFIXES = ("", ".md", ".py", ".sh", ".toml", ".yaml", ".yml")
 REQUIREMENT = re.compile(r"(outbox[\w-]*|(?<=['\"])\.)\[([\w, -]+)\]")
 INSTALL = re.compile(r"pip install (?:-\S+ )*['\"]?([\w.-]+)")
 EXTRA = re.compile(r"\bextra `([\w-]+)`|`([\w-]+)` extra\b")
@@ -80,26 +81,24 @@ def test_a_wrong_line_is_found(line: str, finds: set[str]) -> None:
 
 
 def test_every_line_on_installing_is_right() -> None:
-    folders = [path for folder in SAYING_FOLDERS for path in (ROOT / folder).rglob("*")]
-    texts = [path for path in (*(ROOT / name for name in SAYING), *folders) if path.is_file()]
-    found = {
-        path: wrong(path.read_text(errors="replace")) for path in texts if "node_modules" not in path.parts
-    }
-    assert len(found) > 100
-    assert {str(path): words for path, words in found.items() if words} == {}
+    within = (path for folder in SAYING_FOLDERS for path in (ROOT / folder).rglob("*"))
+    texts = [
+        path
+        for path in (*(ROOT / name for name in SAYING), *within)
+        if path.suffix in SUFFIXES and path.is_file() and "node_modules" not in path.parts
+    ]
+    assert len(texts) > 100
+    found = {str(path): wrong(path.read_text("utf-8")) for path in texts}
+    assert {path: words for path, words in found.items() if words} == {}
 
 
 # The archives
 
 
 def python(*arguments: str, cwd: Path, **environment: str) -> str:
-    return subprocess.run(  # noqa: S603
-        [sys.executable, *arguments],
-        cwd=cwd,
-        env=environment or None,
-        check=True,
-        capture_output=True,
-        text=True,
+    command = [sys.executable, *arguments]
+    return subprocess.run(  # noqa: S603 - ours
+        command, cwd=cwd, env=environment or None, check=True, capture_output=True, text=True
     ).stdout
 
 
@@ -109,17 +108,19 @@ def build(target: str, source: Path, folder: Path) -> Path:
     return made
 
 
+def contents(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
 def test_the_sdist_makes_the_same_wheel_and_it_installs(tmp_path: Path) -> None:
     with tarfile.open(build("sdist", ROOT, tmp_path / "sdist")) as sdist:
         sdist.extractall(tmp_path, filter="data")
-    (source,) = tmp_path.glob(f"{DISTRIBUTION.replace('-', '_')}-*")
+    (source,) = tmp_path.glob("outbox_relay-*")
     wheel = build("wheel", source, tmp_path / "wheel")
-    assert (
-        zipfile.ZipFile(wheel).namelist()
-        == zipfile.ZipFile(build("wheel", ROOT, tmp_path / "other")).namelist()
-    )
+    assert contents(wheel) == contents(build("wheel", ROOT, tmp_path / "other"))
     site = tmp_path / "site"
-    python(
+    install_it = (
         "-m",
         "pip",
         "install",
@@ -128,12 +129,15 @@ def test_the_sdist_makes_the_same_wheel_and_it_installs(tmp_path: Path) -> None:
         "--no-deps",
         f"--target={site}",
         str(wheel),
-        cwd=tmp_path,
     )
-    command = [str(site / "bin" / "outbox")]
-    assert f"version {VERSION}" in python(*command, "--version", cwd=tmp_path, PYTHONPATH=str(site))
-    assert "Exit codes:" in python(*command, "--help", cwd=tmp_path, PYTHONPATH=str(site))
-    assert "CREATE TABLE outbox " in python(*command, "migrate", "--sql", cwd=tmp_path, PYTHONPATH=str(site))
+    python(*install_it, cwd=tmp_path)
+
+    def outbox(*arguments: str) -> str:
+        return python(str(site / "bin" / "outbox"), *arguments, cwd=tmp_path, PYTHONPATH=str(site))
+
+    assert f"version {VERSION}" in outbox("--version")
+    assert "Exit codes:" in outbox("--help")
+    assert "CREATE TABLE outbox " in outbox("migrate", "--sql")
 
 
 def test_every_path_that_the_build_names_is_there() -> None:
@@ -166,19 +170,23 @@ def commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
             yield (*path, name)
 
 
+def needed_by(requirement: Requirement) -> Iterator[Requirement]:
+    """What a distribution needs for the extras that are asked of it."""
+    for needed in map(Requirement, requires(requirement.name) or ()):
+        extras = requirement.extras or {""}
+        if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+            yield needed
+
+
 def modules_of_extras() -> list[str]:
     """What can be imported here and comes with an extra only."""
-    alone: set[str] = set()
-    waiting = [Requirement(DISTRIBUTION)]
+    alone, waiting = set(), {Requirement(DISTRIBUTION)}
     while waiting:
-        requirement = waiting.pop()
-        alone.add(canonicalize_name(requirement.name))
-        for needed in map(Requirement, requires(requirement.name) or ()):
-            extras = requirement.extras or {""}
-            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
-                waiting.append(needed)
-    brought = {name: set(map(canonicalize_name, by)) for name, by in packages_distributions().items()}
-    return [name for name, by in brought.items() if by.isdisjoint(alone)]
+        alone.add(requirement := waiting.pop())
+        waiting |= set(needed_by(requirement)) - alone
+    names = {canonicalize_name(requirement.name) for requirement in alone}
+    found = packages_distributions().items()
+    return [module for module, by in found if names.isdisjoint(map(canonicalize_name, by))]
 
 
 def test_a_command_whose_extra_is_missing_names_it(tmp_path: Path) -> None:
