@@ -89,6 +89,14 @@ def test_every_command_has_help(command: str) -> None:
     assert f" {command} [OPTIONS]" in result.output
 
 
+@pytest.mark.parametrize("service", ["els", "ras", "gateway", "page"])
+def test_huleedus_services_are_a_group_of_their_own(service: str) -> None:
+    result = CliRunner().invoke(main, ["huleedu", service, "--help"])
+    assert result.exit_code == 0
+    assert f" huleedu {service} [OPTIONS]" in result.output
+    assert service not in COMMANDS
+
+
 def python(*arguments: str) -> str:
     command = [sys.executable, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603 - ours

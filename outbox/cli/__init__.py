@@ -23,13 +23,10 @@ COMMANDS = {
     "show": ("outbox.cli.look:show", "Show one delivery, or all of a message."),
     "retry": ("outbox.cli.act:retry", "Try parked or waiting deliveries again, now."),
     "skip": ("outbox.cli.act:skip", "Give deliveries up, so that their keys go on."),
-    "els": ("outbox.cli.huleedu:els", "HuleEdu: assign uploaded essays to the slots of their batch."),
-    "ras": ("outbox.cli.huleedu:ras", "HuleEdu: keep the results of essays, and tell how a batch is."),
-    "gateway": (
-        "outbox.cli.huleedu:gateway",
-        "HuleEdu: bring what is published for a user to their browsers.",
+    "huleedu": (
+        "outbox.cli.huleedu:huleedu",
+        "HuleEdu's services: the example that the outbox was made for.",
     ),
-    "page": ("outbox.cli.huleedu:page", "HuleEdu: the page on which teachers upload essays, and its server."),
 }
 """Where each command is, and its line in the help."""
 
@@ -50,12 +47,12 @@ class Commands(click.Group):
     """Imports a command when it is called for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Their names, in the order of a first use."""
+        """Return the commands' names, in the order of a first use."""
         del ctx
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one."""
+        """Import a command; None if there is none of this name."""
         del ctx
         if cmd_name not in COMMANDS:
             return None
@@ -64,7 +61,7 @@ class Commands(click.Group):
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List them without importing any."""
+        """List the commands without importing any."""
         del ctx
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])

@@ -1,4 +1,4 @@
-"""`outbox els`, `ras`, `gateway`, `page`: HuleEdu's services, each a process of its own."""
+"""`outbox huleedu els|ras|gateway|page`: HuleEdu's services, each a process of its own."""
 
 from __future__ import annotations
 
@@ -12,9 +12,17 @@ from outbox.distribution import install
 from outbox.errors import OperatorError
 
 
-@click.command()
+@click.group()
+def huleedu() -> None:
+    """HuleEdu's services on the outbox, each a process of its own: the example that it was made for.
+
+    Who adopts the outbox needs none of them. `outbox up` starts them all.
+    """
+
+
+@huleedu.command(short_help="Assign uploaded essays to the slots of their batch.")
 def els() -> None:
-    """HuleEdu's Essay Lifecycle Service: assigns uploaded content to the slots of its batch.
+    """The Essay Lifecycle Service: assigns uploaded content to the slots of its batch.
 
     Settings are ELS_… variables, ELS_DATABASE_URL and ELS_KAFKA_BOOTSTRAP_SERVERS at least. Any number may
     run in one Kafka group. SIGTERM: finish what is under way, commit, end with 0.
@@ -23,9 +31,9 @@ def els() -> None:
     service.main(settings_of_process(service.ElsSettings))
 
 
-@click.command()
+@huleedu.command(short_help="Keep the results of essays, and tell how a batch is.")
 def ras() -> None:
-    """HuleEdu's Result Aggregator Service: keeps what events say of essays, and tells how a batch is.
+    """The Result Aggregator Service: keeps what events say of essays, and tells how a batch is.
 
     Settings are RAS_… variables: RAS_DATABASE_URL, RAS_KAFKA_BOOTSTRAP_SERVERS, RAS_INTERNAL_API_KEY and
     RAS_ALLOWED_SERVICE_IDS at least. SIGTERM: finish what is under way, commit, end with 0.
@@ -34,9 +42,9 @@ def ras() -> None:
     service.main(settings_of_process(service.RasSettings))
 
 
-@click.command()
+@huleedu.command(short_help="Bring what is published for a user to their browsers.")
 def gateway() -> None:
-    """HuleEdu's WebSocket gateway: brings what is published for a user to that user's browsers.
+    """The WebSocket gateway: brings what is published for a user to that user's browsers.
 
     Settings are GATEWAY_… variables, GATEWAY_REDIS_URL and GATEWAY_JWT_SECRET or GATEWAY_JWKS at least.
     SIGTERM: close every socket within a few seconds, end with 0.
@@ -45,9 +53,9 @@ def gateway() -> None:
     service.main(settings_of_process(service.GatewaySettings))
 
 
-@click.command()
+@huleedu.command(short_help="Serve the page on which teachers upload essays.")
 def page() -> None:
-    """HuleEdu's upload page and its server, which asks RAS for the browser.
+    """The upload page and its server, which asks RAS for the browser.
 
     Settings are PAGE_… variables: PAGE_DATABASE_URL, PAGE_GATEWAY_URL, PAGE_RAS_URL, PAGE_RAS_API_KEY and
     PAGE_JWT_SECRET at least. Anybody may be one of its demo users. SIGTERM: end with 0.
@@ -60,4 +68,4 @@ def _service(name: str) -> Any:
     try:
         return import_module(f"outbox.huleedu.{name}")
     except ModuleNotFoundError as error:
-        raise OperatorError(f"outbox {name} needs {error.name}: {install('huleedu')}") from error
+        raise OperatorError(f"outbox huleedu {name} needs {error.name}: {install('huleedu')}") from error

@@ -81,7 +81,7 @@ def _child(name: str, values: Mapping[str, str], environment: Mapping[str, str])
     own = {f"{name.upper()}_{setting}": value for setting, value in values.items()}
     logs = {f"{name.upper()}_LOG_FORMAT": "json", f"{name.upper()}_LOG_LEVEL": "info"}
     ready = "gateway.started" if name == "gateway" else "service.started"
-    return Child(name, [name], {**environment, **own, **logs}, ready=ready, hear=_ignore)
+    return Child(name, ["huleedu", name], {**environment, **own, **logs}, ready=ready, hear=_ignore)
 
 
 def _ignore(_: str, __: Mapping[str, Any]) -> None:

@@ -166,7 +166,8 @@ async def system(say: Say, secret: str) -> AsyncIterator[tuple[str, int]]:
         for name, own in environments.items():
             prefix = "OUTBOX" if name == "relay" else name.upper()
             logs = {f"{prefix}_LOG_FORMAT": "json", f"{prefix}_LOG_LEVEL": "info"}
-            child = Child(name, [name], {**found, **own, **logs}, ready=ready[name], hear=ignore)
+            command = [name] if name == "relay" else ["huleedu", name]
+            child = Child(name, command, {**found, **own, **logs}, ready=ready[name], hear=ignore)
             children.push_async_callback(child.stop)
             await child.start()
             started[name] = child

@@ -37,7 +37,7 @@ SLOTS, UPLOADS, AT_ONCE, PARTITIONS = 30, 100, 10, 3
 
 
 class HuleEdu:
-    """Three ELS processes in one group, each `outbox els`; and what else it takes to hear of their work."""
+    """Three ELS processes in one group, each `outbox huleedu els`, and who hears of their work."""
 
     def __init__(self, url: str, kafka: Topics, redis_url: str, cwd: Path) -> None:
         self.batch = f"batch-{uuid4()}"
@@ -58,7 +58,7 @@ class HuleEdu:
         }
 
     async def start(self) -> None:
-        self.processes.append(await RelayProcess.start(self._settings, self._cwd, command="els"))
+        self.processes.append(await RelayProcess.start(self._settings, self._cwd, command="huleedu els"))
 
     async def kill_and_replace(self, process: RelayProcess) -> None:
         process.kill()

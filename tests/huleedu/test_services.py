@@ -27,7 +27,7 @@ Start = Callable[..., Awaitable[tuple[RelayProcess, httpx.AsyncClient]]]
 
 @pytest.fixture
 async def start(huleedu_database: str, kafka: Topics, tmp_path: Path) -> AsyncIterator[Start]:
-    """Starts `outbox els` or `outbox ras`; gives the process and a client of its HTTP."""
+    """Starts `outbox huleedu els` or `ras`; gives the process and a client of its HTTP."""
     for topic in TOPICS:
         await kafka.create_if_missing(topic, partitions=3)
     started: list[tuple[RelayProcess, httpx.AsyncClient]] = []
@@ -42,7 +42,7 @@ async def start(huleedu_database: str, kafka: Topics, tmp_path: Path) -> AsyncIt
             **settings,
         }
         environment = {f"{service.upper()}_{name}": value for name, value in values.items()}
-        process = await RelayProcess.start(environment, tmp_path, command=service)
+        process = await RelayProcess.start(environment, tmp_path, command=f"huleedu {service}")
         port = (await process.event("service.started"))["port"]
         started.append((process, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}")))
         return started[-1]
@@ -149,6 +149,6 @@ def test_settings_that_are_missing_are_named(
     service: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(main, [service])
+    result = CliRunner().invoke(main, ["huleedu", service])
     assert result.exit_code == 2
     assert f"{service.upper()}_DATABASE_URL: field required" in result.output

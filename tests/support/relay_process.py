@@ -45,7 +45,7 @@ class RelayProcess:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *program,
-            command,
+            *command.split(),
             cwd=cwd,
             env={**inherited, **SETTINGS, **settings},
             stdin=asyncio.subprocess.DEVNULL,

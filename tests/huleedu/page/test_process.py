@@ -37,7 +37,7 @@ async def test_as_a_process(huleedu_database: str, tmp_path: Path) -> None:
         "PAGE_LOG_FORMAT": "json",
         "PAGE_LOG_LEVEL": "debug",
     }
-    process = await RelayProcess.start(settings, tmp_path, command="page")
+    process = await RelayProcess.start(settings, tmp_path, command="huleedu page")
     try:
         started = await process.event("service.started")
         assert started["service.name"] == "upload-page"
@@ -79,7 +79,7 @@ async def test_the_rights_it_needs(huleedu_database: str, start_page: StartPage)
 
 def test_settings_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(main, ["page"])
+    result = CliRunner().invoke(main, ["huleedu", "page"])
     assert result.exit_code == 2
     for name in ("DATABASE_URL", *(name.removeprefix("PAGE_") for name in NEEDED)):
         assert f"PAGE_{name}: field required" in result.output
