@@ -66,6 +66,6 @@ def page() -> None:
 
 def _service(name: str) -> Any:
     try:
-        return import_module(f"outbox.huleedu.{name}")
+        return import_module(f"outbox.huleedu.{name}.service")
     except ModuleNotFoundError as error:
         raise OperatorError(f"outbox huleedu {name} needs {error.name}: {install('huleedu')}") from error

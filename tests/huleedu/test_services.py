@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from sqlalchemy.engine import make_url
 
 from outbox.cli import main
-from outbox.huleedu.els import Els, ElsSettings
+from outbox.huleedu.els.service import Els
+from outbox.huleedu.els.settings import ElsSettings
 from outbox.huleedu.events import CONTENT_PROVISIONED, ESSAYS_REGISTERED, TOPICS
 from outbox.schema.grants import grants
 from tests.support.huleedu import CREDENTIALS, content, engine_on, event, record, registration, written

@@ -5,7 +5,7 @@ An event that can never be applied is parked in a table with the reason; what a 
 
 from outbox.huleedu.consume.consumer import Consumer
 from outbox.huleedu.consume.metrics import ConsumerMetrics
-from outbox.huleedu.consume.receiver import Handler, Receiver, Unacceptable
+from outbox.huleedu.consume.receiver import Handler, Receiver
 from outbox.huleedu.consume.settings import ConsumerSettings
 
 __all__ = [
@@ -14,5 +14,4 @@ __all__ = [
     "ConsumerSettings",
     "Handler",
     "Receiver",
-    "Unacceptable",
 ]

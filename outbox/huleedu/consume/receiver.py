@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from outbox import MessageError, once
 from outbox.huleedu.consume.metrics import ConsumerMetrics
+from outbox.huleedu.errors import Unacceptable
 from outbox.huleedu.events import EventEnvelope, envelope_of
 from outbox.huleedu.events.fields import Model
 from outbox.huleedu.schema import parked_input
@@ -32,10 +33,6 @@ Record: TypeAlias = ConsumerRecord
 
 _REFUSED_DATA = ("22", "23")
 """PostgreSQL's classes of errors for data that it cannot hold."""
-
-
-class Unacceptable(Exception):
-    """What an event says cannot be applied, however often it is tried; says why."""
 
 
 @dataclass(frozen=True, slots=True)

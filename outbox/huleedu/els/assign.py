@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from outbox.huleedu.consume import Unacceptable
 from outbox.huleedu.els import store
 from outbox.huleedu.els.publish import (
     NOTIFY_WITHIN,
@@ -20,6 +19,7 @@ from outbox.huleedu.els.publish import (
     publish_provisioning_completed,
 )
 from outbox.huleedu.els.store import Batch, Session
+from outbox.huleedu.errors import Unacceptable
 from outbox.huleedu.events import (
     UNKNOWN,
     BatchContentProvisioningCompletedV1,

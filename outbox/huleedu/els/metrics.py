@@ -5,13 +5,9 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.process_collector import ProcessCollector
 
-from outbox.huleedu.consume import ConsumerMetrics
-
 REGISTRY = CollectorRegistry()
 
 ProcessCollector(registry=REGISTRY)
-
-CONSUMER = ConsumerMetrics("els", REGISTRY)
 
 WITHOUT_USER = Counter(
     "els_assignments_without_user_total",

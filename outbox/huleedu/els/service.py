@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from outbox.huleedu.consume import Handler
+from outbox.huleedu.consume import ConsumerMetrics, Handler
 from outbox.huleedu.els.assign import Assigned, Excess, Waiting, assign_slot, register_batch
-from outbox.huleedu.els.metrics import CONSUMER, REGISTRY
+from outbox.huleedu.els.metrics import REGISTRY
 from outbox.huleedu.els.settings import ElsSettings
 from outbox.huleedu.events import (
     CONTENT_PROVISIONED,
@@ -25,6 +25,8 @@ from outbox.huleedu.service import Service, probes
 from outbox.huleedu.service import serve as run
 from outbox.logs import configure_logging
 
+_METRICS = ConsumerMetrics("els", REGISTRY)
+
 
 class Els(Service):
     """`async with Els(settings):` assigns content to slots, as long as the block lasts."""
@@ -34,7 +36,7 @@ class Els(Service):
             Handler(ESSAYS_REGISTERED, BatchEssaysRegistered, self._registered),
             Handler(CONTENT_PROVISIONED, EssayContentProvisionedV1, self._provisioned),
         )
-        super().__init__(settings, handlers, CONSUMER)
+        super().__init__(settings, handlers, _METRICS)
         self._notify_within = timedelta(seconds=settings.notify_within_seconds)
 
     def application(self) -> ASGIApp:

@@ -13,7 +13,8 @@ from sqlalchemy import Table, func, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outbox.huleedu.consume import Handler, Unacceptable
+from outbox.huleedu.consume import Handler
+from outbox.huleedu.errors import Unacceptable
 from outbox.huleedu.events import (
     ASSESSMENT_PUBLISHED,
     ESSAYS_REGISTERED,

@@ -22,10 +22,10 @@ from outbox.huleedu.consume import (
     ConsumerSettings,
     Handler,
     Receiver,
-    Unacceptable,
     consumer,
 )
 from outbox.huleedu.database import engine_of
+from outbox.huleedu.errors import Unacceptable
 from outbox.huleedu.events import EventEnvelope
 from outbox.huleedu.events.fields import Id, Model
 from tests.support.huleedu import event

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from outbox import SettingsError
-from outbox.huleedu.els import Els, ElsSettings
+from outbox.huleedu.els.service import Els
+from outbox.huleedu.els.settings import ElsSettings
 from outbox.huleedu.ras import RasSettings
 
 GOOD = {

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from outbox.huleedu.consume import Unacceptable
 from outbox.huleedu.els import Assigned, Excess, Outcome, Waiting, assign_slot, register_batch
 from outbox.huleedu.els.metrics import REGISTRY
+from outbox.huleedu.errors import Unacceptable
 from outbox.huleedu.events import (
     EXCESS_CONTENT,
     PROVISIONING_COMPLETED,

@@ -13,7 +13,8 @@ import pytest
 from outbox import Settings
 from outbox.devstack import Valkey
 from outbox.devstack.server import free_port
-from outbox.huleedu.els import Els, ElsSettings
+from outbox.huleedu.els.service import Els
+from outbox.huleedu.els.settings import ElsSettings
 from outbox.huleedu.events import TOPICS
 from outbox.huleedu.gateway import Gateway
 from outbox.huleedu.page import Page
