@@ -7,6 +7,7 @@ from outbox.operate.act import Done, retry, skip
 from outbox.operate.connection import connect
 from outbox.operate.depth import Depth, RelayStatus, SinkStatus, Status, depths, status
 from outbox.operate.state import DONE, PENDING, DeliveryState, Details, Selection, count, find, show
+from outbox.operate.trace import Trace, follow, trace
 
 __all__ = [
     "DONE",
@@ -19,12 +20,15 @@ __all__ = [
     "Selection",
     "SinkStatus",
     "Status",
+    "Trace",
     "connect",
     "count",
     "depths",
     "find",
+    "follow",
     "retry",
     "show",
     "skip",
     "status",
+    "trace",
 ]

@@ -103,7 +103,8 @@ class DeliveryState:
     correlation_id: str | None
 
 
-_COLUMNS = [STATE.c[each.name] for each in fields(DeliveryState)]
+DELIVERY_COLUMNS = [STATE.c[each.name] for each in fields(DeliveryState)]
+"""What makes a `DeliveryState`, in the order of its fields."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +161,7 @@ def pending(selection: Selection, *columns: Any) -> Select[Any]:
 
 async def find(connection: AsyncConnection, selection: Selection, limit: int) -> list[DeliveryState]:
     """Returns the pending deliveries that match, oldest first."""
-    statement = pending(selection, *_COLUMNS).order_by(STATE.c.id).limit(limit)
+    statement = pending(selection, *DELIVERY_COLUMNS).order_by(STATE.c.id).limit(limit)
     return [DeliveryState(*row) for row in await connection.execute(statement)]
 
 
@@ -208,7 +209,7 @@ async def show(connection: AsyncConnection, selection: Selection, *, payload: bo
     )
     body = outbox.c.payload if payload else type_coerce(null(), LargeBinary)
     statement = (
-        select(*_COLUMNS, held_by, owner, outbox.c.headers, body)
+        select(*DELIVERY_COLUMNS, held_by, owner, outbox.c.headers, body)
         .join(outbox, outbox.c.id == STATE.c.id)
         .where(*selection.conditions())
         .order_by(STATE.c.id)

@@ -1,44 +1,26 @@
-"""The way of an upload through the system, as the outbox knows it: each message that it led to, and when.
-
-What an upload leads to carries its correlation id. That is in no index; but it is written after the
-upload, so a walk over a bounded number of rows from there finds it.
-"""
+"""The way of an upload through the system, as the outbox tells it: each message that it led to, and when."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import case, func, literal_column, null, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from starlette.exceptions import HTTPException
 
 from outbox import Settings
 from outbox.huleedu.schema import page_batches as batches
 from outbox.huleedu.schema import page_files as files
-from outbox.operate import DeliveryState, Selection, show
-from outbox.schema import table
-
-_ROWS = 20_000
-"""How many rows after the upload's own are looked through."""
-
-_written = table("outbox").alias("written")
-
-_COMMITTED = case(
-    (
-        func.current_setting("track_commit_timestamp") == "on",
-        func.pg_xact_commit_timestamp(literal_column("written.xmin")),
-    ),
-    else_=null(),
-)
+from outbox.operate import DeliveryState, Trace, follow
 
 
-class _Upload(NamedTuple):
+class _Told(NamedTuple):
+    """An upload, and the message that tells of it."""
+
     name: str | None
     message_id: UUID
-    correlation_id: UUID
 
 
 async def way_of(engine: AsyncEngine, outbox: Settings, user: str, file_upload_id: UUID) -> dict[str, Any]:
@@ -50,23 +32,19 @@ async def way_of(engine: AsyncEngine, outbox: Settings, user: str, file_upload_i
         upload = await _find(connection, user, file_upload_id)
         if outbox.database_schema:
             await connection.execution_options(schema_translate_map={None: outbox.database_schema})
-        commits = await _commits(connection, upload)
-        found = await show(connection, Selection(message_ids=commits)) if commits else []
+        messages = await follow(connection, upload.message_id)
         now = await connection.scalar(select(func.clock_timestamp()))
-    by_message: dict[UUID, list[DeliveryState]] = {}
-    for details in found:
-        by_message.setdefault(details.delivery.message_id, []).append(details.delivery)
     return {
         "file_upload_id": str(file_upload_id),
         "name": upload.name,
         "now": _time(now),
-        "messages": [_message(each, commits[each[0].message_id]) for each in by_message.values()],
+        "messages": [_message(each) for each in messages],
     }
 
 
-async def _find(connection: AsyncConnection, user: str, file_upload_id: UUID) -> _Upload:
+async def _find(connection: AsyncConnection, user: str, file_upload_id: UUID) -> _Told:
     found = await connection.execute(
-        select(batches.c.user_id, files.c.name, files.c.message_id, files.c.correlation_id)
+        select(batches.c.user_id, files.c.name, files.c.message_id)
         .join(batches, batches.c.batch_id == files.c.batch_id)
         .where(files.c.file_upload_id == file_upload_id)
     )
@@ -75,42 +53,29 @@ async def _find(connection: AsyncConnection, user: str, file_upload_id: UUID) ->
         raise HTTPException(404, "Upload not found")
     if row.user_id != user:
         raise HTTPException(403, "It is not your upload")
-    return _Upload(*row[1:])
+    return _Told(row.name, row.message_id)
 
 
-async def _commits(connection: AsyncConnection, upload: _Upload) -> Mapping[UUID, datetime | None]:
-    """The messages, and when each was committed, if the database keeps that (`track_commit_timestamp`)."""
-    own = table("outbox")
-    first = select(func.min(own.c.id)).where(own.c.message_id == upload.message_id).scalar_subquery()
-    rows = await connection.execute(
-        select(_written.c.message_id, _COMMITTED.label("committed_at")).where(
-            _written.c.id.between(first, first + _ROWS),
-            _written.c.headers["correlation_id"].astext == str(upload.correlation_id),
-        )
-    )
-    return {row.message_id: row.committed_at for row in rows}
-
-
-def _message(deliveries: Sequence[DeliveryState], committed_at: datetime | None) -> dict[str, Any]:
-    first = deliveries[0]
+def _message(message: Trace) -> dict[str, Any]:
     return {
-        "message_id": str(first.message_id),
-        "type": first.type,
-        "written_at": _time(first.created_at),
-        "committed_at": _time(committed_at),
-        "deliveries": [
-            {
-                "sink": each.sink,
-                "destination": each.destination,
-                "state": each.state,
-                "attempts": each.attempts,
-                "settled_at": _time(each.settled_at),
-                "partition": each.partition,
-                "offset": each.partition_offset,
-                "receivers": each.receivers,
-            }
-            for each in deliveries
-        ],
+        "message_id": str(message.message_id),
+        "type": message.type,
+        "written_at": _time(message.written_at),
+        "committed_at": _time(message.committed_at),
+        "deliveries": [_delivery(each) for each in message.deliveries],
+    }
+
+
+def _delivery(delivery: DeliveryState) -> dict[str, Any]:
+    return {
+        "sink": delivery.sink,
+        "destination": delivery.destination,
+        "state": delivery.state,
+        "attempts": delivery.attempts,
+        "settled_at": _time(delivery.settled_at),
+        "partition": delivery.partition,
+        "offset": delivery.partition_offset,
+        "receivers": delivery.receivers,
     }
 
 
