@@ -99,5 +99,12 @@ def describe(error: BaseException) -> str:
     """Returns what an error says, in one line of bounded length that names it."""
     if isinstance(error, SinkError):
         return error.reason
+    error = unwrapped(error)
     name, text = type(error).__name__, str(error).partition("\n")[0][:_LONGEST]
     return text if name in text else f"{name}: {text}".removesuffix(": ")
+
+
+def unwrapped(error: BaseException) -> BaseException:
+    """Returns the database driver's own error where SQLAlchemy wraps one, else the error itself."""
+    wrapped = getattr(error, "orig", None)
+    return wrapped.__cause__ or wrapped if isinstance(wrapped, BaseException) else error

@@ -1,8 +1,16 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from outbox.errors import Transient, Unavailable, describe
+
+
+def wrapping(cause: Exception) -> Exception:
+    """As SQLAlchemy's dialect for asyncpg wraps it."""
+    wrapped = Exception("wrapped")
+    wrapped.__cause__ = cause
+    return wrapped
 
 
 @pytest.mark.parametrize(
@@ -13,6 +21,11 @@ from outbox.errors import Transient, Unavailable, describe
         (ValueError("a ValueError it is"), "a ValueError it is"),
         (ConnectionRefusedError(111, "refused"), "ConnectionRefusedError: [Errno 111] refused"),
         (Transient("the broker's own words"), "the broker's own words"),
+        (
+            DBAPIError("SELECT", {}, wrapping(ConnectionRefusedError(111, "refused"))),
+            "ConnectionRefusedError: [Errno 111] refused",
+        ),
+        (DBAPIError("SELECT", {}, ValueError("by the driver")), "ValueError: by the driver"),
         (ValueError("x" * 1_000), "ValueError: " + "x" * 200),
     ],
 )

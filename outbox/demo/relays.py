@@ -42,7 +42,7 @@ QUICK = {
 """Less patience than in production, so that who watches sees takeover and recovery within seconds."""
 
 
-class Relay:
+class RelayChild:
     """A relay and its gauges, as they were a moment ago; by sink."""
 
     def __init__(self, child: Child) -> None:
@@ -85,7 +85,7 @@ class Relays:
     def __init__(
         self, settings: Settings, environment: Mapping[str, str], ledgers: Mapping[str, Ledger], hear: Hear
     ) -> None:
-        self.living: list[Relay] = []
+        self.living: list[RelayChild] = []
         self.happened: Counter[tuple[str, str]] = Counter()
         """How often what happened, by sink and `retries`, `parked`, `expired` or `breaker openings`."""
         self._settings = settings
@@ -110,10 +110,10 @@ class Relays:
         leaving, self.living = self.living, []
         await asyncio.gather(*(relay.child.stop() for relay in leaving))
 
-    async def start_one(self) -> Relay:
+    async def start_one(self) -> RelayChild:
         """Start one more; gives it once it is ready."""
         self._started += 1
-        relay = Relay(
+        relay = RelayChild(
             Child(
                 f"relay {self._started}", ["relay"], self._environment, ready="relay.ready", hear=self._take
             )
@@ -122,13 +122,13 @@ class Relays:
         self.living.append(relay)
         return relay
 
-    async def kill_one(self) -> Relay:
+    async def kill_one(self) -> RelayChild:
         """Kill the one that has lived longest."""
         victim = self.living.pop(0)
         await victim.child.kill()
         return victim
 
-    async def replaced(self, victim: Relay) -> bool:
+    async def replaced(self, victim: RelayChild) -> bool:
         """Whether every lane has an owner again that is not the one that was killed."""
         try:
             async with connect(self._settings) as connection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncpg
 from pydantic import Field
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from outbox.settings import Port, PostgresUrl, ServiceSettings, Settings
@@ -51,11 +51,3 @@ def engine_of(settings: DatabaseSettings) -> AsyncEngine:
         # After a restart of the database every connection in the pool is dead, and each would fail somebody.
         pool_pre_ping=True,
     )
-
-
-def said(error: BaseException) -> str:
-    """What an error says, in one line that names it; without SQLAlchemy's wrapping."""
-    if isinstance(error, DBAPIError):
-        error = (error.orig and error.orig.__cause__) or error.orig or error
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from outbox.errors import OperatorError, SchemaError
+from outbox.errors import OperatorError, SchemaError, unwrapped
 from outbox.settings import Settings, masked
 
 _CONNECT_SECONDS = 10.0
@@ -75,7 +75,7 @@ def explained(settings: Settings) -> Iterator[None]:
 
 
 def _translated(error: asyncpg.PostgresError | DBAPIError, where: str) -> OperatorError | SchemaError:
-    cause = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig else error
+    cause = unwrapped(error)
     code = getattr(cause, "sqlstate", None) or ""
     said = str(cause).splitlines()[0]
     if code in ("42P01", "3F000", "42703"):

@@ -20,7 +20,7 @@ async def listening(app: ASGIApp, host: str, port: int, *, variable: str) -> Asy
     Raises `SettingsError`, naming the `variable` that the port comes from, where the address cannot be had.
     """
     with _bound(host, port, variable) as listener:
-        server = _Server(
+        server = _Uvicorn(
             uvicorn.Config(
                 app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
             )
@@ -33,7 +33,7 @@ async def listening(app: ASGIApp, host: str, port: int, *, variable: str) -> Asy
             await task
 
 
-class _Server(uvicorn.Server):
+class _Uvicorn(uvicorn.Server):
     """Signals are the business of whoever runs it."""
 
     @contextmanager

@@ -17,7 +17,7 @@ from websockets.typing import Origin, Subprotocol
 
 from outbox import new_id
 from outbox.huleedu.gateway import Gateway, GatewaySettings, metrics
-from outbox.huleedu.gateway.session import Session
+from outbox.huleedu.gateway.session import SocketSession
 
 SECRET = "a secret of at least thirty-two bytes"
 UNLIMITED = {"messages_per_second": 1e9, "messages_burst": 10**9}
@@ -126,7 +126,7 @@ async def until(condition: Callable[[], Any], deadline: float = 10.0) -> None:
             await asyncio.sleep(0.01)
 
 
-def sessions(gateway: Gateway) -> set[Session]:
+def sessions(gateway: Gateway) -> set[SocketSession]:
     """The sockets that are being served."""
     return gateway._door.sessions
 

@@ -16,16 +16,16 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox import prune_inbox
-from outbox.errors import SettingsError
+from outbox.errors import SettingsError, describe
 from outbox.huleedu.consume.metrics import ConsumerMetrics
-from outbox.huleedu.consume.receiver import Receiver, Record
+from outbox.huleedu.consume.receiver import Receiver
 from outbox.huleedu.consume.settings import ConsumerSettings
-from outbox.huleedu.database import DATABASE_ERRORS, said
+from outbox.huleedu.database import DATABASE_ERRORS
 from outbox.logs import Throttle
 from outbox.policy import Backoff
 
@@ -92,7 +92,7 @@ class Consumer:
                         await self._consume(kafka)
                 except (KafkaError, OSError) as error:
                     failures += 1
-                    self._kafka_trouble = said(error)
+                    self._kafka_trouble = describe(error)
                     if self._throttle.passes(("kafka", type(error))):
                         _log.warning("consumer.waiting", for_="kafka", reason=self._kafka_trouble)
                     await self._wait(self._backoff.delay(failures, random.random()))  # noqa: S311
@@ -123,7 +123,7 @@ class Consumer:
             await self._commit(kafka)
 
     async def _work_off(
-        self, kafka: AIOKafkaConsumer, partition: TopicPartition, records: Sequence[Record]
+        self, kafka: AIOKafkaConsumer, partition: TopicPartition, records: Sequence[ConsumerRecord]
     ) -> None:
         """Apply the records of a partition one after the other, up to the first that has to wait."""
         for record in records:
@@ -138,11 +138,11 @@ class Consumer:
             self._done[partition] = record.offset + 1
 
     def _hold(
-        self, kafka: AIOKafkaConsumer, partition: TopicPartition, record: Record, error: Exception
+        self, kafka: AIOKafkaConsumer, partition: TopicPartition, record: ConsumerRecord, error: Exception
     ) -> None:
         failures = self._held[partition].failures + 1 if partition in self._held else 1
         delay = self._backoff.delay(failures, random.random())  # noqa: S311
-        self._held[partition] = _Hold(failures, asyncio.get_running_loop().time() + delay, said(error))
+        self._held[partition] = _Hold(failures, asyncio.get_running_loop().time() + delay, describe(error))
         with suppress(IllegalStateError):  # It may be another's by now.
             kafka.seek(partition, record.offset)
             kafka.pause(partition)
@@ -156,7 +156,7 @@ class Consumer:
                 offset=record.offset,
                 failures=failures,
                 delay=round(delay, 3),
-                reason=said(error),
+                reason=describe(error),
                 exc_info=None if isinstance(error, DATABASE_ERRORS) else error,
             )
 
@@ -181,7 +181,7 @@ class Consumer:
                 await kafka.commit(offsets)
         except (KafkaError, TimeoutError) as error:
             if self._throttle.passes(("commit", type(error))):
-                _log.warning("consumer.not_committed", reason=said(error))
+                _log.warning("consumer.not_committed", reason=describe(error))
         else:
             self._done.clear()
 
@@ -230,7 +230,7 @@ def _options(settings: ConsumerSettings) -> Mapping[str, Any]:
             options["ssl_context"] = ssl.create_default_context(cafile=settings.kafka_ssl_ca_file)
         except OSError as error:
             file = settings.kafka_ssl_ca_file
-            raise SettingsError(f"{settings.prefix}KAFKA_SSL_CA_FILE={file}: {said(error)}") from None
+            raise SettingsError(f"{settings.prefix}KAFKA_SSL_CA_FILE={file}: {describe(error)}") from None
     if settings.kafka_security_protocol.startswith("SASL") and settings.kafka_sasl_password:
         options |= {
             "sasl_mechanism": settings.kafka_sasl_mechanism,

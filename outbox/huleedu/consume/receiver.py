@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic
 
 import structlog
 from aiokafka import ConsumerRecord
@@ -19,17 +19,16 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from outbox import MessageError, once
+from outbox.errors import unwrapped
 from outbox.huleedu.consume.metrics import ConsumerMetrics
 from outbox.huleedu.errors import Unacceptable
 from outbox.huleedu.events import EventEnvelope, envelope_of
-from outbox.huleedu.events.fields import Model
+from outbox.huleedu.events.envelope import Data
 from outbox.huleedu.schema import parked_input
 from outbox.huleedu.tracing import continued
 
 _log = structlog.get_logger(__name__)
 
-Data = TypeVar("Data", bound=Model)
-Record: TypeAlias = ConsumerRecord
 
 _REFUSED_DATA = ("22", "23")
 """PostgreSQL's classes of errors for data that it cannot hold."""
@@ -58,7 +57,7 @@ class Receiver:
         self._envelopes = {handler.topic: envelope_of(handler.data) for handler in handlers}
         self._metrics = metrics
 
-    async def receive(self, record: Record) -> None:
+    async def receive(self, record: ConsumerRecord) -> None:
         """Be done with a record: applied, applied before, or parked. Raises what a retry might heal."""
         began = time.monotonic()
         try:
@@ -73,7 +72,7 @@ class Receiver:
         self._metrics.seconds.labels(record.topic).observe(time.monotonic() - began)
         self._metrics.age.labels(record.topic).observe(max(0.0, time.time() - record.timestamp / 1_000))
 
-    async def _apply(self, record: Record) -> str:
+    async def _apply(self, record: ConsumerRecord) -> str:
         handler = self._handlers[record.topic]
         event = self._read(record)
         with _told_of(record, event):
@@ -85,12 +84,12 @@ class Receiver:
             _log.info("event.applied", outcome=outcome, partition=record.partition, offset=record.offset)
         return outcome
 
-    def _read(self, record: Record) -> EventEnvelope[Any]:
+    def _read(self, record: ConsumerRecord) -> EventEnvelope[Any]:
         if record.value is None:
             raise Unacceptable("there is no value")
         return self._envelopes[record.topic].model_validate_json(record.value)
 
-    async def _park(self, record: Record, reason: str) -> None:
+    async def _park(self, record: ConsumerRecord, reason: str) -> None:
         async with self._engine.begin() as connection:
             await connection.execute(
                 insert(parked_input).on_conflict_do_nothing(),
@@ -125,7 +124,7 @@ def unacceptable(error: Exception) -> str | None:
             return str(error)
         case DBAPIError() if str(getattr(error.orig, "sqlstate", None)).startswith(_REFUSED_DATA):
             # Its message may quote what was refused.
-            return f"the database refuses it: {type(error.orig and error.orig.__cause__).__name__}"
+            return f"the database refuses it: {type(unwrapped(error)).__name__}"
         case _:
             return None
 
@@ -137,7 +136,7 @@ def _problem(place: tuple[int | str, ...], message: str) -> str:
 
 
 @contextmanager
-def _told_of(record: Record, event: EventEnvelope[Any]) -> Iterator[None]:
+def _told_of(record: ConsumerRecord, event: EventEnvelope[Any]) -> Iterator[None]:
     """Log lines name the event, and what is written goes on with its trace."""
     headers = {name: value.decode("ascii", "replace") for name, value in record.headers}
     about = {

@@ -4,13 +4,13 @@ This is ELS as a library, in a transaction of the caller's: `await assign_slot(s
 database and nothing else. As a process, or embedded in a program, it is in `outbox.huleedu.els.service`.
 """
 
-from outbox.huleedu.els.assign import Assigned, Excess, Outcome, Waiting, assign_slot, register_batch
+from outbox.huleedu.els.assign import Assigned, Excess, SlotOutcome, Waiting, assign_slot, register_batch
 from outbox.huleedu.els.publish import publish_essay_slot_assigned
 
 __all__ = [
     "Assigned",
     "Excess",
-    "Outcome",
+    "SlotOutcome",
     "Waiting",
     "assign_slot",
     "publish_essay_slot_assigned",

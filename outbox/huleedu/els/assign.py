@@ -18,7 +18,7 @@ from outbox.huleedu.els.publish import (
     publish_excess_content,
     publish_provisioning_completed,
 )
-from outbox.huleedu.els.store import Batch, Session
+from outbox.huleedu.els.store import Batch, Transaction
 from outbox.huleedu.errors import Unacceptable
 from outbox.huleedu.events import (
     UNKNOWN,
@@ -53,12 +53,12 @@ class Excess:
     """That was said now; else before."""
 
 
-Outcome = Assigned | Waiting | Excess
+SlotOutcome = Assigned | Waiting | Excess
 
 
 async def assign_slot(
-    session: Session, content: EssayContentProvisionedV1, *, notify_within: timedelta = NOTIFY_WITHIN
-) -> Outcome:
+    session: Transaction, content: EssayContentProvisionedV1, *, notify_within: timedelta = NOTIFY_WITHIN
+) -> SlotOutcome:
     """Give the content the lowest free slot of its batch, and tell Kafka and the batch's user.
 
     The same upload, or the same text, gets the same slot and no second message.
@@ -71,7 +71,7 @@ async def assign_slot(
 
 
 async def register_batch(
-    session: Session,
+    session: Transaction,
     registration: BatchEssaysRegistered,
     correlation_id: UUID,
     *,
@@ -92,7 +92,7 @@ async def register_batch(
     return True
 
 
-async def _register_again(session: Session, batch: Batch, registration: BatchEssaysRegistered) -> None:
+async def _register_again(session: Transaction, batch: Batch, registration: BatchEssaysRegistered) -> None:
     if tuple(await store.essay_ids(session, batch.batch_id)) != registration.essay_ids:
         raise Unacceptable("the batch is registered already, with other essays")
     if registration.user_id in (None, batch.user_id):
@@ -103,8 +103,8 @@ async def _register_again(session: Session, batch: Batch, registration: BatchEss
 
 
 async def _assign(
-    session: Session, batch: Batch, content: EssayContentProvisionedV1, notify_within: timedelta
-) -> Outcome:
+    session: Transaction, batch: Batch, content: EssayContentProvisionedV1, notify_within: timedelta
+) -> SlotOutcome:
     if had := await store.slot_of(session, content):
         return Assigned(had.essay_id, had.slot_index, first=False)
     taken = await store.take_lowest_free(session, content)
@@ -127,7 +127,7 @@ async def _assign(
     return Assigned(slot.essay_id, slot.slot_index, first=True)
 
 
-async def _complete(session: Session, batch: Batch, completed_at: datetime) -> None:
+async def _complete(session: Transaction, batch: Batch, completed_at: datetime) -> None:
     """Say that every slot is filled. That happens once, because no slot is ever freed."""
     essays = await store.complete(session, batch.batch_id, completed_at)
     event = BatchContentProvisioningCompletedV1(
@@ -143,7 +143,7 @@ async def _complete(session: Session, batch: Batch, completed_at: datetime) -> N
     await publish_provisioning_completed(session, event)
 
 
-async def _refuse(session: Session, content: EssayContentProvisionedV1) -> Excess:
+async def _refuse(session: Transaction, content: EssayContentProvisionedV1) -> Excess:
     """Say that no slot was left, once."""
     refused_at = await store.keep(session, content, "excess")
     if refused_at is None:

@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 
 from outbox import Message, new_id, write
 from outbox.huleedu.els.metrics import WITHOUT_USER
-from outbox.huleedu.els.store import Session
+from outbox.huleedu.els.store import Transaction
 from outbox.huleedu.events import (
     EXCESS_CONTENT,
     PROVISIONING_COMPLETED,
@@ -39,11 +39,11 @@ SOURCE_SERVICE = "essay-lifecycle-service"
 NOTIFY_WITHIN = timedelta(seconds=60)
 """A notification that is older is worthless: by then the browser has asked."""
 
-Event = EssaySlotAssignedV1 | BatchContentProvisioningCompletedV1 | ExcessContentProvisionedV1
+ElsEvent = EssaySlotAssignedV1 | BatchContentProvisioningCompletedV1 | ExcessContentProvisionedV1
 
 
 async def publish_essay_slot_assigned(
-    session: Session,
+    session: Transaction,
     event_data: EssaySlotAssignedV1,
     correlation_id: UUID,
     *,
@@ -68,25 +68,25 @@ async def publish_essay_slot_assigned(
     return message_id
 
 
-async def publish_excess_content(session: Session, event_data: ExcessContentProvisionedV1) -> None:
+async def publish_excess_content(session: Transaction, event_data: ExcessContentProvisionedV1) -> None:
     """Tell Kafka that there was no slot left."""
     await _publish(session, EXCESS_CONTENT, event_data)
 
 
 async def publish_provisioning_completed(
-    session: Session, event_data: BatchContentProvisioningCompletedV1
+    session: Transaction, event_data: BatchContentProvisioningCompletedV1
 ) -> None:
     """Tell Kafka that the last slot is filled."""
     await _publish(session, PROVISIONING_COMPLETED, event_data)
 
 
-async def _publish(session: Session, topic: str, event_data: Event) -> None:
+async def _publish(session: Transaction, topic: str, event_data: ElsEvent) -> None:
     written_at, correlation_id = event_data.timestamp, event_data.correlation_id
     await write(session, event_message(topic, event_data, correlation_id, written_at, new_id()))
 
 
 def event_message(
-    topic: str, event_data: Event, correlation_id: UUID, written_at: datetime, message_id: UUID
+    topic: str, event_data: ElsEvent, correlation_id: UUID, written_at: datetime, message_id: UUID
 ) -> Message:
     """An event for Kafka, in its envelope. What is said of a batch keeps its order."""
     envelope = envelope_of(type(event_data))(

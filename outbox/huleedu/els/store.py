@@ -16,7 +16,8 @@ from outbox.huleedu.schema import els_batches as batches
 from outbox.huleedu.schema import els_contents as contents
 from outbox.huleedu.schema import els_slots as slots
 
-Session = AsyncSession | AsyncConnection
+Transaction = AsyncSession | AsyncConnection
+"""What the caller has begun and will commit."""
 
 
 class Batch(NamedTuple):
@@ -43,7 +44,7 @@ _BATCH = [batches.c[name] for name in Batch._fields]
 _SLOT = [slots.c[name] for name in Slot._fields]
 
 
-async def lock_batch(session: Session, batch_id: str) -> Batch:
+async def lock_batch(session: Transaction, batch_id: str) -> Batch:
     """The batch, locked until the transaction ends; its row is made if it is not there."""
     locked = select(*_BATCH).where(batches.c.batch_id == batch_id).with_for_update()
     found = (await session.execute(locked)).one_or_none()
@@ -53,7 +54,7 @@ async def lock_batch(session: Session, batch_id: str) -> Batch:
     return Batch(*found)
 
 
-async def add_slots(session: Session, registration: BatchEssaysRegistered, correlation_id: UUID) -> Batch:
+async def add_slots(session: Transaction, registration: BatchEssaysRegistered, correlation_id: UUID) -> Batch:
     """Make a locked batch a registered one, with a free slot for each essay."""
     batch_id = registration.entity_id
     essays = [
@@ -75,12 +76,12 @@ async def add_slots(session: Session, registration: BatchEssaysRegistered, corre
     return Batch(*registered.one())
 
 
-async def set_user(session: Session, batch_id: str, user_id: str) -> None:
+async def set_user(session: Transaction, batch_id: str, user_id: str) -> None:
     """Say whose batch it is."""
     await session.execute(update(batches).where(batches.c.batch_id == batch_id).values(user_id=user_id))
 
 
-async def essay_ids(session: Session, batch_id: str) -> Sequence[str]:
+async def essay_ids(session: Transaction, batch_id: str) -> Sequence[str]:
     """The essays of a batch, in the order of their slots."""
     found = await session.execute(
         select(slots.c.essay_id).where(slots.c.batch_id == batch_id).order_by(slots.c.slot_index)
@@ -88,7 +89,7 @@ async def essay_ids(session: Session, batch_id: str) -> Sequence[str]:
     return found.scalars().all()
 
 
-async def slot_of(session: Session, content: EssayContentProvisionedV1) -> Slot | None:
+async def slot_of(session: Transaction, content: EssayContentProvisionedV1) -> Slot | None:
     """The slot that this upload has, else one that this text has."""
     same_upload = slots.c.file_upload_id == content.file_upload_id
     same_text = slots.c.text_storage_id == content.text_storage_id
@@ -102,7 +103,9 @@ async def slot_of(session: Session, content: EssayContentProvisionedV1) -> Slot 
     return None if slot is None else Slot(*slot)
 
 
-async def take_lowest_free(session: Session, content: EssayContentProvisionedV1) -> tuple[Slot, bool] | None:
+async def take_lowest_free(
+    session: Transaction, content: EssayContentProvisionedV1
+) -> tuple[Slot, bool] | None:
     """Give the content the lowest free slot of its locked batch; says too whether that was the last one."""
     free = and_(slots.c.batch_id == content.entity_id, slots.c.state == "free")
     lowest = select(func.min(slots.c.slot_index)).where(free).scalar_subquery()
@@ -125,7 +128,7 @@ async def take_lowest_free(session: Session, content: EssayContentProvisionedV1)
 
 
 async def complete(
-    session: Session, batch_id: str, completed_at: datetime
+    session: Transaction, batch_id: str, completed_at: datetime
 ) -> tuple[EssayProcessingInputRefV1, ...]:
     """Record that every slot is filled; gives them, in their order."""
     await session.execute(
@@ -139,7 +142,7 @@ async def complete(
     return tuple(EssayProcessingInputRefV1(essay_id=each, text_storage_id=text) for each, text in found)
 
 
-async def keep(session: Session, content: EssayContentProvisionedV1, state: str) -> datetime | None:
+async def keep(session: Transaction, content: EssayContentProvisionedV1, state: str) -> datetime | None:
     """Keep content that has no slot, as `waiting` or `excess`; gives when, or None if it was kept before."""
     kept = await session.execute(
         insert(contents)
@@ -157,7 +160,7 @@ async def keep(session: Session, content: EssayContentProvisionedV1, state: str)
     return moment
 
 
-async def take_waiting(session: Session, batch_id: str) -> list[EssayContentProvisionedV1]:
+async def take_waiting(session: Transaction, batch_id: str) -> list[EssayContentProvisionedV1]:
     """The content that waits for a batch, in the order in which it came; it waits no longer."""
     taken = await session.execute(
         contents.delete()

@@ -10,13 +10,13 @@ from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame
 
 from outbox.huleedu.gateway.closing import INTERNAL, TOO_MUCH, Close
-from outbox.huleedu.gateway.session import Session
+from outbox.huleedu.gateway.session import SocketSession
 
 
 class Socket(ServerConnection):
     """A connection that is or becomes a WebSocket, with what belongs to it."""
 
-    admission: Session | Close = INTERNAL
+    admission: SocketSession | Close = INTERNAL
     """Its session once it is open, or why it is closed right then."""
     farewell: Callable[[], None] | None = None
     """Called once when the connection is gone, however that happened."""
@@ -26,7 +26,7 @@ class Socket(ServerConnection):
         super().process_event(event)
         if (
             isinstance(event, Frame)
-            and isinstance(self.admission, Session)
+            and isinstance(self.admission, SocketSession)
             and not self.admission.frames.take(self.loop.time())
         ):
             self.admission.end(TOO_MUCH)

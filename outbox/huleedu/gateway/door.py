@@ -20,10 +20,10 @@ from outbox.huleedu.gateway.connection import Socket
 from outbox.huleedu.gateway.hub import Hub
 from outbox.huleedu.gateway.keys import KeysUnavailable
 from outbox.huleedu.gateway.limits import Capacity
-from outbox.huleedu.gateway.log import MessageLog, Missed
-from outbox.huleedu.gateway.session import Session
+from outbox.huleedu.gateway.missed import Missed, RecentMessages
+from outbox.huleedu.gateway.session import SocketSession
 from outbox.huleedu.gateway.settings import GatewaySettings
-from outbox.huleedu.gateway.subscriber import Unreachable
+from outbox.huleedu.gateway.subscriptions import Unreachable
 from outbox.huleedu.gateway.tokens import Identity, Tokens, find_token, query
 
 _log = structlog.get_logger(__name__)
@@ -32,14 +32,14 @@ _log = structlog.get_logger(__name__)
 class Door:
     """Lets sockets in, and knows who is."""
 
-    def __init__(self, settings: GatewaySettings, tokens: Tokens, hub: Hub, log: MessageLog) -> None:
-        self.sessions: set[Session] = set()
+    def __init__(self, settings: GatewaySettings, tokens: Tokens, hub: Hub, recent: RecentMessages) -> None:
+        self.sessions: set[SocketSession] = set()
         self.closed = False
         """Whether nobody may come in any more."""
         self._settings = settings
         self._tokens = tokens
         self._hub = hub
-        self._message_log = log
+        self._recent = recent
         self._capacity = Capacity(settings.connections, settings.connections_per_user)
 
     async def receive(self, socket: Socket, request: Request) -> None:
@@ -51,7 +51,7 @@ class Door:
             _log.exception("websocket.failed")
             socket.admission = closing.INTERNAL
 
-    async def _admit(self, socket: Socket, request: Request) -> Session | Close:
+    async def _admit(self, socket: Socket, request: Request) -> SocketSession | Close:
         identity = await self._identify(request)
         if isinstance(identity, Close):
             return identity
@@ -82,16 +82,16 @@ class Door:
             _log.info("token.refused", reason=type(error).__name__)
             return closing.REFUSED
 
-    def _seat(self, socket: Socket, identity: Identity, last_message_id: str | None) -> Session:
+    def _seat(self, socket: Socket, identity: Identity, last_message_id: str | None) -> SocketSession:
         catch_up = partial(self._missed, identity.user, last_message_id) if last_message_id else None
-        session = Session(socket, identity, self._settings, catch_up)
+        session = SocketSession(socket, identity, self._settings, catch_up)
         socket.farewell = partial(self.leave, session)
         self._capacity.take(identity.user)
         self.sessions.add(session)
         metrics.CONNECTIONS.inc()
         return session
 
-    def leave(self, session: Session) -> None:
+    def leave(self, session: SocketSession) -> None:
         """Forget a session. Safe to call twice."""
         if session not in self.sessions:
             return
@@ -102,9 +102,9 @@ class Door:
 
     async def _missed(self, user: str, last_message_id: str) -> Missed | None:
         try:
-            missed = await self._message_log.since(user, last_message_id)
-            await self._hub.subscriber.fence()
+            missed = await self._recent.since(user, last_message_id)
+            await self._hub.subscriptions.fence()
         except (RedisError, OSError, TimeoutError, Unreachable, LookupError, ValueError) as error:
-            _log.warning("replay.failed", reason=type(error).__name__)
+            _log.warning("catch_up.failed", reason=type(error).__name__)
             return None
         return missed

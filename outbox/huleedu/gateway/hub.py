@@ -15,13 +15,13 @@ from outbox.huleedu.gateway.audience import Audience, Listener
 from outbox.huleedu.gateway.closing import NO_UPDATES
 from outbox.huleedu.gateway.limits import TokenBucket
 from outbox.huleedu.gateway.settings import GatewaySettings
-from outbox.huleedu.gateway.subscriber import Subscriber
+from outbox.huleedu.gateway.subscriptions import Subscriptions
 
 _log = structlog.get_logger(__name__)
 
 
 class Hub:
-    """The audiences of this process, on one subscriber.
+    """The audiences of this process, on one connection that subscribes.
 
     While Redis was away messages may have been missed: when it is back each socket is told
     `resync_required`. When it stays away for longer than the grace time, sockets are closed, since
@@ -33,7 +33,7 @@ class Hub:
         self._audiences: dict[str, Audience] = {}
         self._patience: asyncio.TimerHandle | None = None
         self._interrupted = False
-        self.subscriber = Subscriber(settings, self)
+        self.subscriptions = Subscriptions(settings, self)
 
     async def join(self, user: str, listener: Listener) -> None:
         """Add a socket; when this returns, every message published from now on reaches it.
@@ -45,10 +45,10 @@ class Hub:
         audience = self._audiences.get(channel)
         if audience is None:
             audience = self._audiences[channel] = self._new_audience()
-            self.subscriber.subscribe(channel)
+            self.subscriptions.subscribe(channel)
         audience.listeners.add(listener)
         metrics.USERS.set(len(self._audiences))
-        await self.subscriber.fence()
+        await self.subscriptions.fence()
 
     def leave(self, user: str, listener: Listener) -> None:
         """Remove a socket. Safe to call twice."""
@@ -60,7 +60,7 @@ class Hub:
         if not audience.listeners:
             audience.close()
             del self._audiences[channel]
-            self.subscriber.unsubscribe(channel)
+            self.subscriptions.unsubscribe(channel)
             metrics.USERS.set(len(self._audiences))
 
     def hear(self, channel: str, data: bytes) -> None:

@@ -11,6 +11,7 @@ import httpx
 import jwt
 import structlog
 
+from outbox.errors import describe
 from outbox.huleedu.gateway.settings import GatewaySettings
 
 _log = structlog.get_logger(__name__)
@@ -71,7 +72,7 @@ class JwksKeys:
             try:
                 self._keys = _signing_keys(await self._fetch())
             except (OSError, httpx.HTTPError, ValueError, jwt.PyJWTError) as error:
-                _log.warning("jwks.not_fetched", reason=f"{type(error).__name__}: {error}")
+                _log.warning("jwks.not_fetched", reason=describe(error))
                 return False
             _log.info("jwks.fetched", keys=len(self._keys))
             return True

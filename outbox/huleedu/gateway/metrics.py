@@ -23,7 +23,11 @@ REFUSED = Counter(
 )
 RECEIVED = Counter("websocket_received_total", "Messages that Redis delivered.", registry=REGISTRY)
 SENT = Counter("websocket_sent_total", "Messages written to sockets.", registry=REGISTRY)
-REPLAYED = Counter("websocket_replayed_total", "Messages that a reconnect brought.", registry=REGISTRY)
+CAUGHT_UP = Counter(
+    "websocket_caught_up_total",
+    "Messages that a reconnect brought, because they had been missed.",
+    registry=REGISTRY,
+)
 FOLDED = Counter(
     "websocket_folded_total", "Messages folded into a resync_required by the rate limit.", registry=REGISTRY
 )

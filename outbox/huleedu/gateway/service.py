@@ -25,8 +25,8 @@ from outbox.huleedu.gateway.closing import GOING_AWAY, Close
 from outbox.huleedu.gateway.connection import Socket
 from outbox.huleedu.gateway.door import Door
 from outbox.huleedu.gateway.hub import Hub
-from outbox.huleedu.gateway.log import MessageLog
-from outbox.huleedu.gateway.session import Session
+from outbox.huleedu.gateway.missed import RecentMessages
+from outbox.huleedu.gateway.session import SocketSession
 from outbox.huleedu.gateway.settings import GatewaySettings
 from outbox.huleedu.gateway.tokens import BEARER, Tokens
 from outbox.logs import configure_logging
@@ -49,8 +49,8 @@ class Gateway:
         self._settings = settings
         self._tokens = Tokens(settings)
         self._hub = Hub(settings)
-        self._message_log = MessageLog(settings)
-        self._door = Door(settings, self._tokens, self._hub, self._message_log)
+        self._recent = RecentMessages(settings)
+        self._door = Door(settings, self._tokens, self._hub, self._recent)
         self._work = asyncio.TaskGroup()
         self._tasks: list[asyncio.Task[None]] = []
         self._server: Server
@@ -70,7 +70,7 @@ class Gateway:
         self._server = await self._listen()
         await self._work.__aenter__()
         self._tasks = [
-            self._work.create_task(self._hub.subscriber.run()),
+            self._work.create_task(self._hub.subscriptions.run()),
             self._work.create_task(self._tokens.keys.run()),
         ]
         _log.info("gateway.started", host=self._settings.host, port=self.port)
@@ -81,7 +81,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await self._work.__aexit__(None, None, None)
-        await self._message_log.close()
+        await self._recent.close()
         _log.info("gateway.stopped")
 
     async def _listen(self) -> Server:
@@ -120,7 +120,7 @@ class Gateway:
                 return connection.respond(HTTPStatus.NOT_FOUND, "not found\n")
 
     def _checks(self) -> dict[str, bool]:
-        return {"redis": self._hub.subscriber.up, "keys": self._tokens.keys.ready}
+        return {"redis": self._hub.subscriptions.up, "keys": self._tokens.keys.ready}
 
     def _readiness(self) -> Response:
         status = HTTPStatus.OK if self.ready else HTTPStatus.SERVICE_UNAVAILABLE
@@ -133,14 +133,14 @@ class Gateway:
     async def _handle(self, connection: ServerConnection) -> None:
         socket = cast("Socket", connection)
         match socket.admission:
-            case Session() as session:
+            case SocketSession() as session:
                 await self._serve(socket, session)
             case Close() as refusal:
                 metrics.REFUSED.labels(refusal.code).inc()
                 _log.info("websocket.refused", code=refusal.code, reason=refusal.reason)
                 await socket.shut(refusal)
 
-    async def _serve(self, socket: Socket, session: Session) -> None:
+    async def _serve(self, socket: Socket, session: SocketSession) -> None:
         began = time.monotonic()
         metrics.OPENED.inc()
         _log.info("websocket.opened")

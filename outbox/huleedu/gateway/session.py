@@ -13,7 +13,7 @@ from outbox.huleedu.gateway import metrics
 from outbox.huleedu.gateway.audience import RESYNC_REQUIRED
 from outbox.huleedu.gateway.closing import EXPIRED, TOO_SLOW, UNANSWERED, Close
 from outbox.huleedu.gateway.limits import TokenBucket
-from outbox.huleedu.gateway.log import Missed, id_of
+from outbox.huleedu.gateway.missed import Missed, id_of
 from outbox.huleedu.gateway.settings import GatewaySettings
 from outbox.huleedu.gateway.tokens import Identity
 
@@ -24,7 +24,7 @@ CatchUp = Callable[[], Awaitable[Missed | None]]
 that was published before has been offered too."""
 
 
-class Session:
+class SocketSession:
     """Writes to one socket what it is offered, until something ends it."""
 
     def __init__(
@@ -92,18 +92,18 @@ class Session:
 
     async def _write(self) -> None:
         if self._catch_up is not None:
-            await self._replay(await self._catch_up())
+            await self._bring(await self._catch_up())
         while True:
             await self._send(*await self._queue.get())
 
-    async def _replay(self, missed: Missed | None) -> None:
+    async def _bring(self, missed: Missed | None) -> None:
         if missed is None:
             metrics.RESYNCS.labels("unknown").inc()
             await self._connection.send(RESYNC_REQUIRED)
             return
         for text in missed.texts:
             await self._connection.send(text)
-        metrics.REPLAYED.inc(len(missed.texts))
+        metrics.CAUGHT_UP.inc(len(missed.texts))
         for _ in range(self._queue.qsize()):
             text, since = self._queue.get_nowait()
             if id_of(text) not in missed.known:

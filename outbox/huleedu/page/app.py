@@ -20,7 +20,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from outbox.huleedu.database import DATABASE_ERRORS, said
+from outbox.errors import describe
+from outbox.huleedu.database import DATABASE_ERRORS
 from outbox.huleedu.page.batches import Batches, NewBatch
 from outbox.huleedu.page.bodies import body_of, json_of
 from outbox.huleedu.page.files import Files, Upload
@@ -28,7 +29,7 @@ from outbox.huleedu.page.metrics import REGISTRY
 from outbox.huleedu.page.settings import PageSettings
 from outbox.huleedu.page.shell import Shell
 from outbox.huleedu.page.status import status_of
-from outbox.huleedu.page.tokens import Tokens
+from outbox.huleedu.page.tokens import DemoTokens
 from outbox.huleedu.page.way import way_of
 from outbox.huleedu.service import probes
 from outbox.settings import loaded
@@ -72,7 +73,7 @@ class Api:
         self._settings = settings
         self._engine = engine
         self._ras = ras
-        self._tokens = Tokens(settings)
+        self._tokens = DemoTokens(settings)
         self._batches = Batches(settings, engine)
         self._files = Files(settings, engine)
 
@@ -142,7 +143,7 @@ class Api:
             async with self._engine.connect() as connection:
                 await connection.execute(text("SELECT 1"))
         except DATABASE_ERRORS as error:
-            return {"database": said(error)}
+            return {"database": describe(error)}
         return {}
 
 
@@ -167,7 +168,7 @@ async def _problem(request: Request, error: HTTPException) -> Response:
 
 
 async def _unavailable(_: Request, error: Exception) -> Response:
-    _log.warning("page.unavailable", reason=said(error))
+    _log.warning("page.unavailable", reason=describe(error))
     return JSONResponse({"error": "The database does not answer, try again"}, 503, {"Retry-After": "1"})
 
 

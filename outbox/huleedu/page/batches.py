@@ -63,7 +63,7 @@ class Batches:
             )
             batch = added.one()
             await write(connection, kafka_message(batch_id, _registered(batch, correlation_id)))
-        return _told(batch, files=0)
+        return _as_json(batch, files=0)
 
     async def of(self, user: str) -> list[dict[str, Any]]:
         """A user's batches, the newest first."""
@@ -74,7 +74,7 @@ class Batches:
             .order_by(batches.c.created_at.desc())
         )
         async with self._engine.connect() as connection:
-            return [_told(row, row.files) for row in await connection.execute(statement)]
+            return [_as_json(row, row.files) for row in await connection.execute(statement)]
 
     async def _refuse_too_many(self, connection: AsyncConnection, user: str) -> None:
         # Two at once would both count what was there before.
@@ -107,7 +107,7 @@ def _registered(batch: Row[Any], correlation_id: UUID) -> EventEnvelope[BatchEss
     )
 
 
-def _told(batch: Row[Any], files: int) -> dict[str, Any]:
+def _as_json(batch: Row[Any], files: int) -> dict[str, Any]:
     return {
         "batch_id": batch.batch_id,
         "title": batch.title,

@@ -38,8 +38,8 @@ class Stored(NamedTuple):
     correlation_id: UUID
     uploaded_at: datetime
 
-    def told(self) -> dict[str, Any]:
-        """What the page hears of it."""
+    def as_json(self) -> dict[str, Any]:
+        """Return what the page is told of the file."""
         return {
             "file_upload_id": str(self.file_upload_id),
             "name": self.name,
@@ -85,16 +85,16 @@ class Files:
         async with self._engine.begin() as connection:
             await _find_batch(connection, user, batch_id, lock=True)
             if stored := await _stored_before(connection, batch_id, upload):
-                return stored.told(), False
+                return stored.as_json(), False
             await self._refuse_too_many(connection, batch_id)
-            return (await _add(connection, batch_id, upload, text)).told(), True
+            return (await _add(connection, batch_id, upload, text)).as_json(), True
 
     async def of(self, user: str, batch_id: str) -> list[dict[str, Any]]:
         """The files of one of the user's batches, in the order in which they came."""
         async with self._engine.connect() as connection:
             await _find_batch(connection, user, batch_id)
             found = select(*_STORED).where(files.c.batch_id == batch_id).order_by(files.c.uploaded_at)
-            return [Stored(*row).told() for row in await connection.execute(found)]
+            return [Stored(*row).as_json() for row in await connection.execute(found)]
 
     async def _refuse_too_many(self, connection: AsyncConnection, batch_id: str) -> None:
         count = select(func.count()).select_from(files).where(files.c.batch_id == batch_id)

@@ -9,6 +9,7 @@ import httpx
 import structlog
 from starlette.exceptions import HTTPException
 
+from outbox.errors import describe
 from outbox.huleedu.page.settings import PageSettings
 
 _log = structlog.get_logger(__name__)
@@ -34,7 +35,7 @@ async def status_of(ras: httpx.AsyncClient, user: str, batch_id: str, correlatio
             headers={"X-Correlation-ID": correlation_id},
         )
     except httpx.HTTPError as error:
-        _log.warning("page.ras_away", reason=f"{type(error).__name__}: {error}")
+        _log.warning("page.ras_away", reason=describe(error))
         raise _away() from None
     if answer.status_code == httpx.codes.NOT_FOUND:
         raise HTTPException(404, "Batch not found")

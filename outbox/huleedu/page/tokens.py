@@ -12,8 +12,8 @@ from starlette.requests import Request
 from outbox.huleedu.page.settings import PageSettings
 
 
-class Tokens:
-    """Signs and checks them, with the secret that the gateway knows too."""
+class DemoTokens:
+    """Signs and checks tokens, with the secret that the gateway knows too."""
 
     def __init__(self, settings: PageSettings) -> None:
         self._secret = settings.jwt_secret.get_secret_value().encode()

@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.exceptions import HTTPException
 
 from outbox.distribution import VERSION
-from outbox.huleedu.database import DATABASE_ERRORS, said
+from outbox.errors import describe
+from outbox.huleedu.database import DATABASE_ERRORS
 from outbox.huleedu.ras.answer import BatchStatus, Problem
 from outbox.huleedu.ras.callers import Callers, correlation_id_of
 from outbox.huleedu.ras.metrics import REQUESTS, SECONDS
@@ -109,5 +110,5 @@ async def _problem(_: Request, error: Exception) -> Response:
 
 
 async def _unavailable(_: Request, error: Exception) -> Response:
-    _log.warning("ras.unavailable", reason=said(error))
+    _log.warning("ras.unavailable", reason=describe(error))
     return JSONResponse({"error": "Unavailable, try again"}, 503, {"Retry-After": "1"})

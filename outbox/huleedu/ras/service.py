@@ -10,7 +10,8 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
-from outbox.huleedu.database import DATABASE_ERRORS, said
+from outbox.errors import describe
+from outbox.huleedu.database import DATABASE_ERRORS
 from outbox.huleedu.ras.api import application
 from outbox.huleedu.ras.metrics import CONSUMER, REGISTRY
 from outbox.huleedu.ras.record import HANDLERS
@@ -39,7 +40,7 @@ class Ras(Service):
             async with self.engine.connect() as connection:
                 await connection.execute(text("SELECT 1"))
         except DATABASE_ERRORS as error:
-            return {"database": said(error)}
+            return {"database": describe(error)}
         return {}
 
 

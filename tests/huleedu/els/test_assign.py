@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from outbox.huleedu.els import Assigned, Excess, Outcome, Waiting, assign_slot, register_batch
+from outbox.huleedu.els import Assigned, Excess, SlotOutcome, Waiting, assign_slot, register_batch
 from outbox.huleedu.els.metrics import REGISTRY
 from outbox.huleedu.errors import Unacceptable
 from outbox.huleedu.events import (
@@ -27,7 +27,7 @@ from outbox.huleedu.events import (
 from tests.support.huleedu import content, registration, written
 
 
-async def assign(engine: AsyncEngine, *contents: EssayContentProvisionedV1) -> list[Outcome]:
+async def assign(engine: AsyncEngine, *contents: EssayContentProvisionedV1) -> list[SlotOutcome]:
     """Assign each in a transaction of its own."""
     outcomes = []
     for each in contents:
@@ -112,7 +112,7 @@ async def test_many_at_once_get_distinct_slots(engine: AsyncEngine) -> None:
     await register(engine, essays=30)
     at_once = asyncio.Semaphore(10)
 
-    async def upload(number: int) -> Outcome:
+    async def upload(number: int) -> SlotOutcome:
         async with at_once, engine.begin() as connection:
             return await assign_slot(connection, content(number))
 

@@ -1,4 +1,4 @@
-"""What a reconnect brings."""
+"""What a reconnect brings: everything that was missed, once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.deliveries import delivery
 from tests.support.gateway import RESYNC, client, numbers, publish, receive, token
 
 
-async def test_what_was_missed_is_replayed_once(gateway: Gateway, redis: Redis) -> None:
+async def test_what_was_missed_comes_once(gateway: Gateway, redis: Redis) -> None:
     async with client(gateway, token()) as socket:
         for number in range(3):
             await publish(redis, "alice", number)
@@ -70,7 +70,7 @@ async def test_a_log_that_somebody_spoilt_means_resync(gateway: Gateway, redis: 
         assert await receive(socket) == RESYNC
 
 
-async def test_what_the_sink_repeated_is_replayed_once(gateway: Gateway, redis: Redis) -> None:
+async def test_what_the_sink_repeated_comes_once(gateway: Gateway, redis: Redis) -> None:
     ids = [await publish(redis, "alice", number) for number in range(3)]
     entries: Any = await redis.xrange("ws:alice:log")
     for _, fields in entries:

@@ -17,6 +17,7 @@ import structlog
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import RedisError
 
+from outbox.errors import describe
 from outbox.huleedu.gateway.settings import GatewaySettings
 from outbox.logs import Throttle
 from outbox.policy import Backoff
@@ -31,7 +32,7 @@ class Unreachable(Exception):
 
 
 class Hearer(Protocol):
-    """Who is told what the subscriber hears."""
+    """Who is told what is heard."""
 
     def hear(self, channel: str, data: bytes) -> None:
         """A message was published."""
@@ -43,8 +44,8 @@ class Hearer(Protocol):
         """None is in force any more."""
 
 
-class Subscriber:
-    """Keeps `channels` subscribed. Only `run` touches the connection."""
+class Subscriptions:
+    """Keep `channels` subscribed. Only `run` touches the connection."""
 
     def __init__(self, settings: GatewaySettings, hearer: Hearer) -> None:
         self.channels: set[str] = set()
@@ -97,8 +98,7 @@ class Subscriber:
                 await self._serve()
             except* (RedisError, OSError, TimeoutError, Unreachable) as problems:
                 if self._throttle.passes("redis.lost"):
-                    reason = problems.exceptions[0]
-                    _log.warning("redis.lost", reason=f"{type(reason).__name__}: {reason}", was_up=self.up)
+                    _log.warning("redis.lost", reason=describe(problems.exceptions[0]), was_up=self.up)
             failures = 1 if self.up else failures + 1
             if self.up:
                 self.up = False

@@ -1,4 +1,4 @@
-"""What a browser missed: reads the capped stream that the outbox's Redis sink keeps per user."""
+"""What a browser missed: read from the capped stream that the outbox's Redis sink keeps for each user."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Missed(NamedTuple):
     """The ids of all messages that were read, so also of some that the client has."""
 
 
-class MessageLog:
-    """The streams `ws:{user}:log`, entries with the fields `message_id` and `data`."""
+class RecentMessages:
+    """The capped streams of all users; an entry has the fields `message_id` and `data`."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._timeout = settings.redis_timeout_seconds
         pool = BlockingConnectionPool.from_url(
             settings.redis_url.get_secret_value(),
-            client_name="websocket-gateway-log",
+            client_name="websocket-gateway-missed",
             max_connections=8,
             timeout=self._timeout,
             socket_timeout=self._timeout,
@@ -41,7 +41,7 @@ class MessageLog:
         self._redis = Redis.from_pool(pool)
 
     async def since(self, user: str, message_id: str) -> Missed | None:
-        """What came after `message_id`, or None when that is not in the log any more.
+        """Return what came after `message_id`, or None when that is not in the stream any more.
 
         Read backwards, because most reconnects missed little. Raises RedisError, OSError or
         TimeoutError while Redis cannot be reached.
@@ -69,7 +69,7 @@ class MessageLog:
 
 
 def id_of(text: str) -> str | None:
-    """The `message_id` of a notification, or None when it has none."""
+    """Return the `message_id` of a notification, or None when it has none."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
