@@ -14,10 +14,12 @@ from redis.asyncio import Redis
 from outbox.devstack import Kafka, Postgres, Valkey
 from outbox.devstack.postgres import wheel_binaries
 from tests.support import programs, servers
+from tests.support.certificates import make_certificates
 from tests.support.kafka import Topics
 from tests.support.pgbouncer import PgBouncer
 from tests.support.postgres import Cluster
 from tests.support.relay_process import RelayProcess
+from tests.support.secured_kafka import SecuredKafka
 
 POSTGRES = list(servers.postgres_choices())
 
@@ -163,6 +165,16 @@ async def second_broker(own_kafka: Kafka) -> AsyncIterator[Kafka]:
         yield await servers.start(
             stack, lambda: Kafka(controller=own_kafka, node=2, properties=servers.KAFKA_PROPERTIES)
         )
+
+
+@session_fixture
+async def secured(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SecuredKafka]:
+    """A broker that asks who one is; its user is called `relay`."""
+    certificates = make_certificates(tmp_path_factory.mktemp("certificates"))
+    async with AsyncExitStack() as stack:
+        broker = await servers.start(stack, lambda: SecuredKafka(certificates))
+        await broker.make_user()
+        yield broker
 
 
 # The relay

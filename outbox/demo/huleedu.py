@@ -96,6 +96,9 @@ def _kafka(settings: KafkaSettings) -> dict[str, str]:
         "SASL_USERNAME": settings.sasl_username,
         "SASL_PASSWORD": _text(settings.sasl_password),
         "SSL_CA_FILE": settings.ssl_ca_file,
+        "SSL_CERT_FILE": settings.ssl_cert_file,
+        "SSL_KEY_FILE": settings.ssl_key_file,
+        "SSL_KEY_PASSWORD": _text(settings.ssl_key_password),
     }
     return {f"KAFKA_{name}": str(value) for name, value in found.items() if value}
 

@@ -16,10 +16,12 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, no time
 
 
 def tls_context(
-    sink: str, *, ca: Path | None, cert: Path | None, key: Path | None, password: str | None = None
+    prefix: str, *, ca: Path | None, cert: Path | None, key: Path | None, password: str | None = None
 ) -> ssl.SSLContext:
-    """Makes a client's TLS context. Raises SettingsError naming the variable of the file that is at fault."""
-    prefix = f"OUTBOX_{sink.upper()}_SSL"
+    """Returns a client's TLS context. Raises SettingsError with the variable of the file that is at fault.
+
+    `prefix` is what the variables begin with: `OUTBOX_KAFKA_SSL`.
+    """
     try:
         context = ssl.create_default_context(cafile=ca)
     except OSError as error:

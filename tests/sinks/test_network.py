@@ -27,11 +27,11 @@ def certificates(tmp_path: Path) -> Certificates:
 
 def test_a_key_with_a_password(certificates: Certificates) -> None:
     files = {"ca": certificates.ca, "cert": certificates.client, "key": certificates.client_key}
-    tls_context("kafka", **files, password="open")
+    tls_context("OUTBOX_KAFKA_SSL", **files, password="open")
     for password in ("wrong", None):
         with pytest.raises(SettingsError, match=r"OUTBOX_KAFKA_SSL_KEY_FILE=.*client-key"):
-            tls_context("kafka", **files, password=password)
+            tls_context("OUTBOX_KAFKA_SSL", **files, password=password)
 
 
 def test_the_systems_authorities_are_the_default() -> None:
-    assert tls_context("redis", ca=None, cert=None, key=None).check_hostname
+    assert tls_context("OUTBOX_REDIS_SSL", ca=None, cert=None, key=None).check_hostname

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import ssl
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -21,13 +20,14 @@ from aiokafka.errors import IllegalStateError, KafkaError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox import prune_inbox
-from outbox.errors import SettingsError, describe
+from outbox.errors import describe
 from outbox.huleedu.consume.metrics import ConsumerMetrics
 from outbox.huleedu.consume.receiver import Receiver
 from outbox.huleedu.consume.settings import ConsumerSettings
 from outbox.huleedu.database import DATABASE_ERRORS
 from outbox.logs import Throttle
 from outbox.policy import Backoff
+from outbox.sinks.kafka import connection_options
 
 _log = structlog.get_logger(__name__)
 
@@ -213,7 +213,7 @@ class Consumer:
 
 
 def _options(settings: ConsumerSettings) -> Mapping[str, Any]:
-    options: dict[str, Any] = {
+    return {
         "bootstrap_servers": settings.kafka_bootstrap_servers,
         "client_id": settings.service_name,
         "group_id": settings.kafka_group,
@@ -223,18 +223,5 @@ def _options(settings: ConsumerSettings) -> Mapping[str, Any]:
         "session_timeout_ms": int(settings.kafka_session_timeout_seconds * 1_000),
         "heartbeat_interval_ms": int(settings.kafka_session_timeout_seconds * 1_000 / 4),
         "metadata_max_age_ms": int(_METADATA_SECONDS * 1_000),
-        "security_protocol": settings.kafka_security_protocol,
+        **connection_options(settings.kafka, prefix=f"{settings.prefix}KAFKA"),
     }
-    if settings.kafka_security_protocol.endswith("SSL"):
-        try:
-            options["ssl_context"] = ssl.create_default_context(cafile=settings.kafka_ssl_ca_file)
-        except OSError as error:
-            file = settings.kafka_ssl_ca_file
-            raise SettingsError(f"{settings.prefix}KAFKA_SSL_CA_FILE={file}: {describe(error)}") from None
-    if settings.kafka_security_protocol.startswith("SASL") and settings.kafka_sasl_password:
-        options |= {
-            "sasl_mechanism": settings.kafka_sasl_mechanism,
-            "sasl_plain_username": settings.kafka_sasl_username,
-            "sasl_plain_password": settings.kafka_sasl_password.get_secret_value(),
-        }
-    return options

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from outbox.huleedu.database import DatabaseSettings
-from outbox.settings import Seconds
+from outbox.settings import KafkaSettings, Seconds
 
 
 class ConsumerSettings(DatabaseSettings):
@@ -28,6 +28,12 @@ class ConsumerSettings(DatabaseSettings):
     """The password to log in with."""
     kafka_ssl_ca_file: Path | None = None
     """The authorities to trust, PEM; unset: the system's."""
+    kafka_ssl_cert_file: Path | None = None
+    """The client's certificate, PEM."""
+    kafka_ssl_key_file: Path | None = None
+    """Its private key, PEM."""
+    kafka_ssl_key_password: SecretStr | None = None
+    """The private key's password."""
     kafka_session_timeout_seconds: Seconds = 10.0
     """The partitions of a process that died go to others after this time."""
 
@@ -36,12 +42,19 @@ class ConsumerSettings(DatabaseSettings):
     inbox_retention: Seconds = 14 * 86_400.0
     """How long it is remembered which events were applied; longer than Kafka keeps them."""
 
+    @property
+    def kafka(self) -> KafkaSettings:
+        """How to reach Kafka, as the core's clients take it."""
+        ours = type(self).model_fields.keys()
+        shared = [name for name in KafkaSettings.model_fields if f"kafka_{name}" in ours]
+        return KafkaSettings.model_validate({name: getattr(self, f"kafka_{name}") for name in shared})
+
     @model_validator(mode="after")
-    def _can_log_in(self) -> Self:
-        needs = self.kafka_security_protocol.startswith("SASL")
-        if needs and not (self.kafka_sasl_username and self.kafka_sasl_password):
-            raise ValueError(
-                f"{self.prefix}KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol} needs "
-                f"{self.prefix}KAFKA_SASL_USERNAME and {self.prefix}KAFKA_SASL_PASSWORD"
-            )
+    def _can_reach_kafka(self) -> Self:
+        try:
+            _ = self.kafka
+        except ValidationError as error:
+            # The core's own rules, told by the names that the settings have here.
+            problem = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise ValueError(problem.replace("OUTBOX_", self.prefix)) from None
         return self

@@ -107,12 +107,15 @@ def _format(settings: KafkaSettings) -> RecordFormat:
     )
 
 
-def connection_options(settings: KafkaSettings) -> dict[str, Any]:
-    """How any client of aiokafka reaches this Kafka. Raises `SettingsError` for files that are wrong."""
+def connection_options(settings: KafkaSettings, *, prefix: str = "OUTBOX_KAFKA") -> dict[str, Any]:
+    """Returns how any client of aiokafka reaches this Kafka: whether by TLS, and as whom.
+
+    Raises `SettingsError` for files that are wrong, with their variables; `prefix` is what those begin with.
+    """
     options: dict[str, Any] = {"security_protocol": settings.security_protocol}
     if settings.security_protocol in ("SSL", "SASL_SSL"):
         options["ssl_context"] = tls_context(
-            "kafka",
+            f"{prefix}_SSL",
             ca=settings.ssl_ca_file,
             cert=settings.ssl_cert_file,
             key=settings.ssl_key_file,

@@ -144,7 +144,7 @@ def _pool(settings: RedisSettings, timeout: float) -> ConnectionPool:
     url = settings.url.get_secret_value()
     if url.startswith("rediss://"):
         ca, cert, key = settings.ssl_ca_file, settings.ssl_cert_file, settings.ssl_key_file
-        tls_context("redis", ca=ca, cert=cert, key=key)  # says what is wrong with the files
+        tls_context("OUTBOX_REDIS_SSL", ca=ca, cert=cert, key=key)  # says what is wrong with the files
         options |= {"ssl_ca_certs": ca, "ssl_certfile": cert, "ssl_keyfile": key, "ssl_check_hostname": True}
     elif settings.ssl_ca_file or settings.ssl_cert_file:
         raise SettingsError(

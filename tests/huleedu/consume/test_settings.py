@@ -34,6 +34,10 @@ def test_what_is_needed_is_enough_and_secrets_are_not_shown() -> None:
     [
         ({"ELS_DATABASE_URL": "mysql://x"}, "ELS_DATABASE_URL=mysql://x: must look like postgresql://"),
         ({"ELS_KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}, "needs ELS_KAFKA_SASL_USERNAME"),
+        (
+            {"ELS_KAFKA_SSL_CERT_FILE": "c.pem"},
+            "ELS_KAFKA_SSL_CERT_FILE and ELS_KAFKA_SSL_KEY",
+        ),
         ({"ELS_PORT": "70000"}, "ELS_PORT=70000: "),
         ({"ELS_KAFKA_BOOTSTRAP_SERVERS": ""}, "ELS_KAFKA_BOOTSTRAP_SERVERS: field required"),
     ],

@@ -2,110 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import subprocess
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pytest
-import pytest_asyncio
-from confluent_kafka.admin import (
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-    ScramCredentialInfo,
-    ScramMechanism,
-    UserScramCredentialUpsertion,
-)
 from pydantic import SecretStr
 
-from outbox.devstack import Kafka
-from outbox.devstack.server import free_port
 from outbox.errors import SettingsError, Unavailable
 from outbox.message import Result, Sent
 from outbox.settings import KafkaSettings
 from outbox.sinks.kafka import KafkaSink
-from tests.support import servers
-from tests.support.certificates import Certificates, make_certificates
+from tests.support.certificates import make_certificates
 from tests.support.deliveries import delivery
 from tests.support.kafka import Topics
+from tests.support.secured_kafka import PASSWORD, SecuredKafka
 from tests.support.sinks import started
-
-PASSWORD = "pass = word"
-LOGIN = "org.apache.kafka.common.security"
-
-
-class SecuredKafka(Kafka):
-    """A broker that is open to its administrators, and has two ports for others: TLS, and SASL over TLS."""
-
-    def __init__(self, certificates: Certificates) -> None:
-        super().__init__()
-        self.certificates = certificates
-        self.tls, self.sasl = f"localhost:{free_port()}", f"localhost:{free_port()}"
-        scram, plain = f"{LOGIN}.scram.ScramLoginModule required", f"{LOGIN}.plain.PlainLoginModule required"
-        self.properties = {
-            **servers.KAFKA_PROPERTIES,
-            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port},"
-            f"TLS://{self.tls},LOGIN://{self.sasl}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,"
-            "TLS:SSL,LOGIN:SASL_SSL",
-            "ssl.keystore.type": "PEM",
-            "ssl.keystore.location": str(certificates.server_store),
-            "ssl.truststore.type": "PEM",
-            "ssl.truststore.location": str(certificates.ca),
-            "listener.name.tls.ssl.client.auth": "required",
-            "listener.name.login.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
-            "listener.name.login.plain.sasl.jaas.config": f'{plain} user_relay="{PASSWORD}";',
-            "listener.name.login.scram-sha-256.sasl.jaas.config": f"{scram};",
-            "listener.name.login.scram-sha-512.sasl.jaas.config": f"{scram};",
-            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "super.users": "User:ANONYMOUS",
-            "ssl.principal.mapping.rules": "RULE:^.*CN=(relay).*$/$1/",
-        }
-
-    async def make_user(self) -> None:
-        """The user `relay` may write to the topics that begin with `allowed`."""
-        admin = AdminClient({"bootstrap.servers": self.url})
-        right = AclBinding(
-            ResourceType.TOPIC,
-            "allowed",
-            ResourcePatternType.PREFIXED,
-            "User:relay",
-            "*",
-            AclOperation.WRITE,
-            AclPermissionType.ALLOW,
-        )
-        for future in admin.create_acls([right]).values():
-            await asyncio.wrap_future(future)
-        for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
-            info = ScramCredentialInfo(mechanism, 4_096)
-            user = UserScramCredentialUpsertion("relay", info, PASSWORD.encode())
-            await asyncio.wrap_future(admin.alter_user_scram_credentials([user])["relay"])
-
-    async def limit(self, client_id: str, bytes_per_second: int) -> None:
-        """Set a client's quota."""
-        change = ["--alter", "--add-config", f"producer_byte_rate={bytes_per_second}"]
-        which = ["--entity-type", "clients", "--entity-name", client_id]
-        tool = ["kafka.admin.ConfigCommand", "--bootstrap-server", self.url]
-        program = await asyncio.create_subprocess_exec(
-            *self._java_command(*tool, *change, *which), stdout=subprocess.DEVNULL
-        )
-        assert await program.wait() == 0
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def secured(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SecuredKafka]:
-    certificates = make_certificates(tmp_path_factory.mktemp("certificates"))
-    async with AsyncExitStack() as stack:
-        broker = await servers.start(stack, lambda: SecuredKafka(certificates))
-        await broker.make_user()
-        yield broker
 
 
 def with_tls(broker: SecuredKafka, **settings: Any) -> KafkaSettings:
