@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 
 from outbox.demo.ledger import Ledger
 from outbox.errors import OperatorError, describe
+from outbox.huleedu.channels import stream_of, user_of
 from outbox.huleedu.events import SLOT_ASSIGNED, TOPICS
 from outbox.settings import KafkaSettings, RedisSettings
 from outbox.sinks.kafka import connection_options
@@ -157,13 +158,13 @@ class _RedisListener:
         if message_id in self._from_log:
             self._from_log.remove(message_id)
         else:
-            self._ledger.see(channel.removeprefix("ws:"), message_id)
+            self._ledger.see(user_of(channel), message_id)
 
     async def _catch_up(self, client: Redis) -> None:
         for channel in self._channels:
-            entries: Any = await client.xrange(f"{channel}:log")
+            entries: Any = await client.xrange(stream_of(channel))
             for _, entry in entries:
-                key, message_id = channel.removeprefix("ws:"), UUID(entry[b"message_id"].decode())
+                key, message_id = user_of(channel), UUID(entry[b"message_id"].decode())
                 if self._ledger.awaits(key, message_id):
                     self._ledger.see(key, message_id)
                     self._from_log.add(message_id)

@@ -28,7 +28,7 @@ from outbox.demo.stream import Stream, enter_leftover, prepare
 from outbox.devstack import Stack, running_stack
 from outbox.errors import DevstackError, OutboxError, SettingsError
 from outbox.huleedu import migrate as huleedu_migrate
-from outbox.huleedu.events import channel_of
+from outbox.huleedu.channels import channel_of
 from outbox.settings import Reading, Settings
 
 _BEFORE_BREAK_SECONDS = 2.0

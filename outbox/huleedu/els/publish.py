@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import func, select
 
 from outbox import Message, new_id, write
+from outbox.huleedu.channels import channel_of
 from outbox.huleedu.els.metrics import WITHOUT_USER
 from outbox.huleedu.els.store import Transaction
 from outbox.huleedu.events import (
@@ -25,7 +26,6 @@ from outbox.huleedu.events import (
     ExcessContentProvisionedV1,
     SlotAssignedNotification,
     SlotAssignmentData,
-    channel_of,
     envelope_of,
 )
 from outbox.huleedu.messages import kafka_message

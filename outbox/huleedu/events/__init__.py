@@ -10,7 +10,7 @@ from outbox.huleedu.events.batches import (
     ExcessContentProvisionedV1,
 )
 from outbox.huleedu.events.envelope import EventEnvelope, envelope_of
-from outbox.huleedu.events.notification import SlotAssignedNotification, SlotAssignmentData, channel_of
+from outbox.huleedu.events.notification import SlotAssignedNotification, SlotAssignmentData
 from outbox.huleedu.events.results import AssessmentResultV1, EssayResultV1, SpellcheckResultV1
 from outbox.huleedu.events.topics import (
     ASSESSMENT_PUBLISHED,
@@ -45,6 +45,5 @@ __all__ = [
     "SlotAssignedNotification",
     "SlotAssignmentData",
     "SpellcheckResultV1",
-    "channel_of",
     "envelope_of",
 ]

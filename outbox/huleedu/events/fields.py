@@ -12,8 +12,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-USER_ID_BYTES = 509
-"""The longest user id: with `ws:` before it, it is the destination of a delivery."""
+from outbox.huleedu.channels import PREFIX_BYTES
+from outbox.schema import DESTINATION_BYTES
+
+USER_ID_BYTES = DESTINATION_BYTES - PREFIX_BYTES
+"""The longest user id: the name of its channel is the destination of a delivery."""
 
 COUNT_MAX = 2**31 - 1
 """The largest integer column."""

@@ -33,8 +33,3 @@ class SlotAssignedNotification(Model):
     timestamp: Moment
     """When the message was written."""
     data: SlotAssignmentData
-
-
-def channel_of(user_id: str) -> str:
-    """The Redis channel of a user."""
-    return f"ws:{user_id}"

@@ -10,6 +10,7 @@ import random
 
 import structlog
 
+from outbox.huleedu.channels import channel_of
 from outbox.huleedu.gateway import metrics
 from outbox.huleedu.gateway.audience import Audience, Listener
 from outbox.huleedu.gateway.closing import NO_UPDATES
@@ -104,8 +105,3 @@ class Hub:
         now = asyncio.get_running_loop().time()
         bucket = TokenBucket(settings.messages_per_second, settings.messages_burst, now)
         return Audience(bucket, settings.resync_seconds)
-
-
-def channel_of(user: str) -> str:
-    """Where a user's messages are published."""
-    return f"ws:{user}"

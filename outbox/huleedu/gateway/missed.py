@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
 
-from outbox.huleedu.gateway.hub import channel_of
+from outbox.huleedu.channels import channel_of, stream_of
 from outbox.huleedu.gateway.settings import GatewaySettings
 
 _PAGE = 64
@@ -48,11 +48,9 @@ class RecentMessages:
         """
         newer: list[tuple[str, str]] = []
         known: set[str] = set()
-        found, end = False, "+"
+        stream, found, end = stream_of(channel_of(user)), False, "+"
         async with asyncio.timeout(self._timeout):
-            while not found and (
-                page := cast("_Page", await self._redis.xrevrange(f"{channel_of(user)}:log", end, "-", _PAGE))
-            ):
+            while not found and (page := cast("_Page", await self._redis.xrevrange(stream, end, "-", _PAGE))):
                 for _, fields in page:
                     name, text = _entry(fields)
                     known.add(name)
