@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from outbox.errors import MessageError
 from outbox.message import Message
 from outbox.schema import DESTINATION_BYTES, HEADERS, HEADERS_BYTES, KEY_BYTES, TYPE_BYTES
 from outbox.settings import Settings
+from outbox.tracing import current_trace
 
 RESERVED_HEADERS = frozenset(
     {"message_id", "event_id", "event_type", "replay_id", "replayed_at", "content-type"}
@@ -176,21 +176,6 @@ def _check_header(name: str, value: str) -> None:
             f"header 'occurred_at' {_shown(value)} is no RFC 3339 time with an offset, "
             "such as 2025-07-24T10:30:00Z"
         )
-
-
-def current_trace() -> dict[str, str]:
-    """W3C trace context (https://www.w3.org/TR/trace-context/) of the current OpenTelemetry span, if any."""
-    # Looked up, not imported: a service that traces has imported it already.
-    trace = sys.modules.get("opentelemetry.trace")
-    if trace is None:
-        return {}
-    span = trace.get_current_span().get_span_context()
-    if not span.is_valid:
-        return {}
-    found = {"traceparent": f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"}
-    if state := span.trace_state.to_header():
-        found["tracestate"] = state
-    return found
 
 
 def _check_times(message: Message) -> None:

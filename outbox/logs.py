@@ -19,6 +19,7 @@ import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
 from outbox.settings import masked
+from outbox.tracing import current_ids
 
 CHATTY = ("aiokafka", "asyncio", "alembic", "uvicorn")
 """Libraries that say the same again and again while a server is away."""
@@ -102,13 +103,8 @@ def _renderers(*, pretty: bool) -> list[Processor]:
 
 def add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Add `trace_id` and `span_id` where OpenTelemetry is in use and a span is current."""
-    # Looked up, not imported: a service that traces has imported it already.
-    trace = sys.modules.get("opentelemetry.trace")
-    if trace is not None:
-        context = trace.get_current_span().get_span_context()
-        if context.is_valid:
-            event.setdefault("trace_id", f"{context.trace_id:032x}")
-            event.setdefault("span_id", f"{context.span_id:016x}")
+    for name, value in current_ids().items():
+        event.setdefault(name, value)
     return event
 
 

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 
 import structlog
 
-from outbox.encode import current_trace
+from outbox.tracing import current_trace
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-[0-9a-f]{2}")
 _TRACESTATE_LONGEST = 512
