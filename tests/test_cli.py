@@ -394,12 +394,15 @@ async def hanging(
     return start
 
 
-async def test_a_second_signal_ends_it_at_once(hanging: Callable[..., Awaitable[RelayProcess]]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
+async def test_a_second_signal_ends_it_at_once(
+    hanging: Callable[..., Awaitable[RelayProcess]], number: signal.Signals
+) -> None:
     relay = await hanging()
-    relay.terminate()
-    await relay.event("relay.stopping", reason="SIGTERM")
-    relay.terminate()
-    assert await relay.exited(deadline=5) == -signal.SIGTERM
+    relay.signal(number)
+    await relay.event("relay.stopping", reason=number.name)
+    relay.signal(number)
+    assert await relay.exited() == -number
 
 
 async def test_the_grace_period_is_kept(hanging: Callable[..., Awaitable[RelayProcess]]) -> None:

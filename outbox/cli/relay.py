@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import signal
 from contextlib import AsyncExitStack
 
 import click
@@ -13,6 +12,7 @@ from outbox.cli.output import settings_of_process
 from outbox.distribution import install
 from outbox.errors import OperatorError, SettingsError
 from outbox.observe import emit
+from outbox.process import stop_on_signal
 from outbox.relay import Relay
 from outbox.settings import Settings
 
@@ -53,7 +53,7 @@ def collect_less_often() -> None:
 
 async def _run(settings: Settings) -> None:
     relay = Relay(settings)
-    _stop_on_signals(relay)
+    stop_on_signal(relay.stop)
     async with AsyncExitStack() as stack:
         try:
             from outbox.web import serving  # an extra, which may be missing
@@ -62,16 +62,3 @@ async def _run(settings: Settings) -> None:
         else:
             await stack.enter_async_context(serving(relay, settings))
         await relay.run()
-
-
-def _stop_on_signals(relay: Relay) -> None:
-    loop = asyncio.get_running_loop()
-
-    def stop(number: signal.Signals) -> None:
-        for each in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(each)
-            signal.signal(each, signal.SIG_DFL)  # The next one ends the process.
-        relay.stop(number.name)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number)

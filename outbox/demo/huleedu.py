@@ -80,8 +80,8 @@ class HuleEdu:
 def _child(name: str, values: Mapping[str, str], environment: Mapping[str, str]) -> Child:
     own = {f"{name.upper()}_{setting}": value for setting, value in values.items()}
     logs = {f"{name.upper()}_LOG_FORMAT": "json", f"{name.upper()}_LOG_LEVEL": "info"}
-    ready = "gateway.started" if name == "gateway" else "service.started"
-    return Child(name, ["huleedu", name], {**environment, **own, **logs}, ready=ready, hear=_ignore)
+    environment = {**environment, **own, **logs}
+    return Child(name, ["huleedu", name], environment, ready="service.started", hear=_ignore)
 
 
 def _ignore(_: str, __: Mapping[str, Any]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncpg
 from pydantic import Field
+from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from outbox.errors import describe
 from outbox.settings import Port, PostgresUrl, ServiceSettings, Settings
 
 _CONNECT_SECONDS = 10.0
@@ -28,6 +30,16 @@ class DatabaseSettings(ServiceSettings):
     """The address to serve HTTP on."""
     port: Port = 0
     """The port to serve HTTP on; 0 takes a free one."""
+
+
+async def trouble_with(engine: AsyncEngine) -> list[str]:
+    """Returns why the database does not answer, in one line; nothing if it does."""
+    try:
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+    except DATABASE_ERRORS as error:
+        return [f"database: {describe(error)}"]
+    return []
 
 
 def engine_of(settings: DatabaseSettings) -> AsyncEngine:

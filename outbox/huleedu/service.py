@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Self
 
 import structlog
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from outbox.huleedu.consume import Consumer, ConsumerMetrics, ConsumerSettings, Handler, Receiver
@@ -71,38 +65,3 @@ class Service(ABC):
         finally:
             await self.engine.dispose()
             _log.info("service.stopped")
-
-
-def probes(ready: Callable[[], Awaitable[Mapping[str, str]]], registry: CollectorRegistry) -> list[Route]:
-    """`/livez`, `/readyz` and `/metrics`; `ready` says what is in the way, by what it is, or nothing."""
-
-    async def livez(_: Request) -> Response:
-        return PlainTextResponse("ok\n")
-
-    async def readyz(_: Request) -> Response:
-        trouble = await ready()
-        return JSONResponse({"ready": not trouble, "reasons": trouble}, status_code=503 if trouble else 200)
-
-    async def metrics(request: Request) -> Response:
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(registry), media_type=content_type)
-
-    return [Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)]
-
-
-async def serve(service: AbstractAsyncContextManager[object]) -> None:
-    """Run it until SIGTERM or SIGINT; a second signal ends the process at once."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-
-    def stopping() -> None:
-        stop.set()
-        for number in signals:
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
-
-    for number in signals:
-        loop.add_signal_handler(number, stopping)
-    async with service:
-        await stop.wait()

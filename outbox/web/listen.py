@@ -19,7 +19,7 @@ async def listening(app: ASGIApp, host: str, port: int, *, variable: str) -> Asy
 
     Raises `SettingsError`, naming the `variable` that the port comes from, where the address cannot be had.
     """
-    with _bound(host, port, variable) as listener:
+    with bound(host, port, variable) as listener:
         server = _Uvicorn(
             uvicorn.Config(
                 app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
@@ -41,7 +41,8 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-def _bound(host: str, port: int, variable: str) -> socket.socket:
+def bound(host: str, port: int, variable: str) -> socket.socket:
+    """Returns a socket that listens there; raises as `listening` does."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)

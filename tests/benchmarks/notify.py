@@ -161,15 +161,15 @@ async def system(say: Say, secret: str) -> AsyncIterator[tuple[str, int]]:
                 "GATEWAY_DRAIN_SECONDS": "0",
             },
         }
-        ready = {"relay": "relay.ready", "els": "service.started", "gateway": "gateway.started"}
         started = {}
         for name, own in environments.items():
             prefix = "OUTBOX" if name == "relay" else name.upper()
             logs = {f"{prefix}_LOG_FORMAT": "json", f"{prefix}_LOG_LEVEL": "info"}
             command = [name] if name == "relay" else ["huleedu", name]
-            child = Child(name, command, {**found, **own, **logs}, ready=ready[name], hear=ignore)
+            ready = "relay.ready" if name == "relay" else "service.started"
+            child = Child(name, command, {**found, **own, **logs}, ready=ready, hear=ignore)
             children.push_async_callback(child.stop)
             await child.start()
             started[name] = child
             say(f"{name}: ready")
-        yield bootstrap, int(started["gateway"].said["gateway.started"]["port"])
+        yield bootstrap, int(started["gateway"].said["service.started"]["port"])

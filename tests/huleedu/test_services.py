@@ -71,7 +71,7 @@ async def test_els_as_a_process(start: Start, kafka: Topics, huleedu_database: s
     assert applied["correlation_id"] == uploaded["correlation_id"]
     assert (applied["trace_id"], applied["span_id"]) == (trace, span)
     assert (await http.get("/livez")).text == "ok\n"
-    assert (await http.get("/readyz")).json() == {"ready": True, "reasons": {}}
+    assert (await http.get("/readyz")).json() == {"ready": True, "reasons": []}
     assert 'els_events_total{outcome="assigned"' in (await http.get("/metrics")).text
     process.terminate()
     assert await process.exited() == 0
@@ -102,7 +102,7 @@ async def test_ras_as_a_process(start: Start, kafka: Topics) -> None:
         return response.status_code == 200
 
     await until(answers)
-    assert (await http.get("/readyz")).json() == {"ready": True, "reasons": {}}
+    assert (await http.get("/readyz")).json() == {"ready": True, "reasons": []}
     assert (await http.get("/openapi.json")).json()["info"]["title"] == "Result Aggregator Service"
     metrics = (await http.get("/metrics")).text
     assert 'ras_requests_total{status="200"}' in metrics

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,7 +29,13 @@ class RelayProcess:
 
     @classmethod
     async def start(
-        cls, settings: Mapping[str, str], cwd: Path, kill_at: str | None = None, *, command: str = "relay"
+        cls,
+        settings: Mapping[str, str],
+        cwd: Path,
+        kill_at: str | None = None,
+        *,
+        command: str = "relay",
+        program: Sequence[str] = ("-m", "outbox"),
     ) -> Self:
         """Start one with these `OUTBOX_…` settings and no others but `SETTINGS`.
 
@@ -39,9 +45,8 @@ class RelayProcess:
         the third time.
         """
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("OUTBOX_")}
-        program = (
-            ["-m", "outbox"] if kill_at is None else [str(Path(__file__).with_name("kill_at.py")), kill_at]
-        )
+        if kill_at is not None:
+            program = (str(Path(__file__).with_name("kill_at.py")), kill_at)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *program,

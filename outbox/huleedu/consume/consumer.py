@@ -75,10 +75,10 @@ class Consumer:
         """Finish the records under way, commit, leave the group."""
         self._stopping.set()
 
-    def trouble(self) -> dict[str, str]:
-        """What keeps it from consuming: `kafka`, or the partitions that wait, each with its reason."""
-        held = {f"{tp.topic}-{tp.partition}": hold.reason for tp, hold in self._held.items()}
-        return held if self._kafka_trouble is None else {"kafka": self._kafka_trouble, **held}
+    def trouble(self) -> list[str]:
+        """Returns what keeps it from consuming: Kafka, or the partitions that wait; a line each."""
+        held = [f"{tp.topic}-{tp.partition}: {hold.reason}" for tp, hold in self._held.items()]
+        return held if self._kafka_trouble is None else [f"kafka: {self._kafka_trouble}", *held]
 
     async def run(self) -> None:
         """Consume until `stop`; waits for a Kafka or a database that is down."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
 from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -21,9 +19,9 @@ from outbox.huleedu.events import (
     EssayContentProvisionedV1,
     EventEnvelope,
 )
-from outbox.huleedu.service import Service, probes
-from outbox.huleedu.service import serve as run
-from outbox.logs import configure_logging
+from outbox.huleedu.service import Service
+from outbox.process import serve
+from outbox.web.probes import ProbeAnswer, probes, readyz
 
 _METRICS = ConsumerMetrics("els", REGISTRY)
 
@@ -40,11 +38,11 @@ class Els(Service):
         self._notify_within = timedelta(seconds=settings.notify_within_seconds)
 
     def application(self) -> ASGIApp:
-        """Its probes."""
-        return Starlette(routes=probes(self._trouble, REGISTRY))
+        """Returns the probes."""
+        return Starlette(routes=probes(self._ready, REGISTRY))
 
-    async def _trouble(self) -> Mapping[str, str]:
-        return self.consumer.trouble()
+    async def _ready(self) -> ProbeAnswer:
+        return readyz(self.consumer.trouble())
 
     async def _registered(
         self, connection: AsyncConnection, event: EventEnvelope[BatchEssaysRegistered]
@@ -68,12 +66,6 @@ class Els(Service):
                 return "repeated"
 
 
-async def serve(settings: ElsSettings) -> None:
-    """Run ELS until SIGTERM or SIGINT."""
-    await run(Els(settings))
-
-
 def main(settings: ElsSettings) -> None:
-    """Run ELS as this process: logs to stderr, ends on SIGTERM."""
-    configure_logging(settings)
-    asyncio.run(serve(settings))
+    """Runs ELS as this process, until it is told to stop."""
+    serve(Els, settings)

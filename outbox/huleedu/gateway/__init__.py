@@ -4,7 +4,7 @@ It relays text as it is, knows no event, and nothing of the outbox's tables. A p
 with `main(GatewaySettings.load())`; a program embeds it with `async with Gateway(settings):`.
 """
 
-from outbox.huleedu.gateway.service import Gateway, main, serve
+from outbox.huleedu.gateway.service import Gateway, main
 from outbox.huleedu.gateway.settings import GatewaySettings
 
-__all__ = ["Gateway", "GatewaySettings", "main", "serve"]
+__all__ = ["Gateway", "GatewaySettings", "main"]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
-import signal
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Self, cast
 
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as listen
 from websockets.datastructures import Headers
@@ -29,13 +26,21 @@ from outbox.huleedu.gateway.missed import RecentMessages
 from outbox.huleedu.gateway.session import SocketSession
 from outbox.huleedu.gateway.settings import GatewaySettings
 from outbox.huleedu.gateway.tokens import BEARER, Tokens
-from outbox.logs import configure_logging
+from outbox.process import serve
+from outbox.web.listen import bound
+from outbox.web.probes import ProbeAnswer, livez, metrics_of, readyz
 
 _log = structlog.get_logger(__name__)
 
 _library_log = logging.getLogger("outbox.huleedu.gateway.websockets")
 # At level debug the library writes down every request, and tokens with it.
 _library_log.setLevel(logging.WARNING)
+
+
+_TROUBLE = {
+    "redis": "redis: it does not answer, so nobody hears what is published",
+    "keys": "keys: none is known yet, so no token can be checked",
+}
 
 
 class Gateway:
@@ -63,7 +68,7 @@ class Gateway:
 
     @property
     def ready(self) -> bool:
-        """Whether sockets that come now hear what is published."""
+        """True if sockets that come now hear what is published."""
         return all(self._checks().values())
 
     async def __aenter__(self) -> Self:
@@ -73,7 +78,7 @@ class Gateway:
             self._work.create_task(self._hub.subscriptions.run()),
             self._work.create_task(self._tokens.keys.run()),
         ]
-        _log.info("gateway.started", host=self._settings.host, port=self.port)
+        _log.info("service.started", host=self._settings.host, port=self.port)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -82,14 +87,13 @@ class Gateway:
             task.cancel()
         await self._work.__aexit__(None, None, None)
         await self._recent.close()
-        _log.info("gateway.stopped")
+        _log.info("service.stopped")
 
     async def _listen(self) -> Server:
         settings = self._settings
         return await listen(
             self._handle,
-            settings.host,
-            settings.port,
+            sock=bound(settings.host, settings.port, f"{settings.prefix}PORT"),
             origins=_origins(settings.allowed_origins),
             select_subprotocol=_select_subprotocol,
             process_request=self._answer,
@@ -111,20 +115,20 @@ class Gateway:
             case "/ws":
                 return None
             case "/livez":
-                return connection.respond(HTTPStatus.OK, "ok\n")
+                return _response(livez())
             case "/readyz":
-                return self._readiness()
+                return _response(self._readiness())
             case "/metrics":
-                return _response(HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(metrics.REGISTRY))
+                return _response(metrics_of(metrics.REGISTRY, request.headers.get("Accept")))
             case _:
                 return connection.respond(HTTPStatus.NOT_FOUND, "not found\n")
 
     def _checks(self) -> dict[str, bool]:
         return {"redis": self._hub.subscriptions.up, "keys": self._tokens.keys.ready}
 
-    def _readiness(self) -> Response:
-        status = HTTPStatus.OK if self.ready else HTTPStatus.SERVICE_UNAVAILABLE
-        return _response(status, "application/json", json.dumps(self._checks()).encode())
+    def _readiness(self) -> ProbeAnswer:
+        checks = self._checks()
+        return readyz([_TROUBLE[name] for name, well in checks.items() if not well], **checks)
 
     async def _receive(self, connection: ServerConnection, request: Request, response: Response) -> None:
         if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
@@ -174,29 +178,15 @@ def _select_subprotocol(_: ServerConnection, offered: Sequence[Subprotocol]) -> 
     return Subprotocol(BEARER) if BEARER in offered else None
 
 
-def _response(status: HTTPStatus, content_type: str, body: bytes) -> Response:
-    headers = Headers({"Content-Type": content_type, "Content-Length": str(len(body)), "Connection": "close"})
-    return Response(status, status.phrase, headers, body)
-
-
-async def serve(settings: GatewaySettings) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process at once."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-
-    def stopping() -> None:
-        stop.set()
-        for number in signals:
-            loop.remove_signal_handler(number)
-
-    for number in signals:
-        loop.add_signal_handler(number, stopping)
-    async with Gateway(settings):
-        await stop.wait()
+def _response(answer: ProbeAnswer) -> Response:
+    headers = {
+        "Content-Type": answer.content_type,
+        "Content-Length": str(len(answer.body)),
+        "Connection": "close",
+    }
+    return Response(answer.status, answer.status.phrase, Headers(headers), answer.body)
 
 
 def main(settings: GatewaySettings) -> None:
-    """Run a gateway as this process: logs to stderr, ends on SIGTERM."""
-    configure_logging(settings)
-    asyncio.run(serve(settings))
+    """Runs a gateway as this process, until it is told to stop."""
+    serve(Gateway, settings)

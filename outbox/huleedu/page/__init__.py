@@ -4,7 +4,7 @@ The server stands in for HuleEdu's Batch, File and Identity services, and is the
 A process serves with `main(PageSettings.load())`; a program embeds it: `async with Page(settings) as page:`.
 """
 
-from outbox.huleedu.page.service import Page, main, serve
+from outbox.huleedu.page.service import Page, main
 from outbox.huleedu.page.settings import PageSettings
 
-__all__ = ["Page", "PageSettings", "main", "serve"]
+__all__ = ["Page", "PageSettings", "main"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib.resources import files as resources
 from typing import Any, Final
 from uuid import UUID
@@ -10,7 +9,6 @@ from uuid import UUID
 import httpx
 import structlog
 from pydantic import BaseModel
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from outbox.errors import describe
-from outbox.huleedu.database import DATABASE_ERRORS
+from outbox.huleedu.database import DATABASE_ERRORS, trouble_with
 from outbox.huleedu.page.batches import Batches, NewBatch
 from outbox.huleedu.page.bodies import body_of, json_of
 from outbox.huleedu.page.files import Files, Upload
@@ -31,8 +29,8 @@ from outbox.huleedu.page.shell import Shell
 from outbox.huleedu.page.status import status_of
 from outbox.huleedu.page.tokens import DemoTokens
 from outbox.huleedu.page.way import way_of
-from outbox.huleedu.service import probes
 from outbox.settings import loaded
+from outbox.web.probes import ProbeAnswer, probes, readyz
 
 _log = structlog.get_logger(__name__)
 
@@ -49,7 +47,7 @@ def application(settings: PageSettings, engine: AsyncEngine, ras: httpx.AsyncCli
     """All of it; `ras` is a client that may ask RAS."""
     api = Api(settings, engine, ras)
     routes = [
-        *probes(api.trouble, REGISTRY),
+        *probes(api.ready, REGISTRY),
         Route("/v1/page", api.page),
         Route("/v1/demo/login", api.login, methods=["POST"]),
         Route("/v1/batches", api.batches),
@@ -137,14 +135,9 @@ class Api:
         user = self._tokens.user_of(request)
         return JSONResponse(await way_of(self._engine, loaded(), user, request.path_params["file_upload_id"]))
 
-    async def trouble(self) -> Mapping[str, str]:
-        """What is in its way: the database. Without RAS or the gateway it still takes files."""
-        try:
-            async with self._engine.connect() as connection:
-                await connection.execute(text("SELECT 1"))
-        except DATABASE_ERRORS as error:
-            return {"database": describe(error)}
-        return {}
+    async def ready(self) -> ProbeAnswer:
+        """Returns whether the database answers: without RAS or the gateway it still takes files."""
+        return readyz(await trouble_with(self._engine))
 
 
 def _batch_id(request: Request) -> str:

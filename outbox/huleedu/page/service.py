@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack
 from typing import Self
 
@@ -12,8 +11,7 @@ from outbox.huleedu.database import engine_of
 from outbox.huleedu.page.app import application
 from outbox.huleedu.page.settings import PageSettings
 from outbox.huleedu.page.status import ras_client
-from outbox.huleedu.service import serve as run
-from outbox.logs import configure_logging
+from outbox.process import serve
 from outbox.web.listen import listening
 
 _log = structlog.get_logger(__name__)
@@ -47,12 +45,6 @@ class Page:
         _log.info("service.stopped")
 
 
-async def serve(settings: PageSettings) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    await run(Page(settings))
-
-
 def main(settings: PageSettings) -> None:
-    """Serve as this process: logs to stderr, ends on SIGTERM."""
-    configure_logging(settings)
-    asyncio.run(serve(settings))
+    """Serves the page as this process, until it is told to stop."""
+    serve(Page, settings)

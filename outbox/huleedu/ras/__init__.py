@@ -4,7 +4,7 @@ A process listens with `main(RasSettings.load())`; a program embeds it: `async w
 """
 
 from outbox.huleedu.ras.answer import BatchStatus, EssayStatus, OverallStatus
-from outbox.huleedu.ras.service import Ras, main, serve
+from outbox.huleedu.ras.service import Ras, main
 from outbox.huleedu.ras.settings import RasSettings
 
-__all__ = ["BatchStatus", "EssayStatus", "OverallStatus", "Ras", "RasSettings", "main", "serve"]
+__all__ = ["BatchStatus", "EssayStatus", "OverallStatus", "Ras", "RasSettings", "main"]

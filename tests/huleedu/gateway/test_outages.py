@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
 import httpx
 from pydantic import SecretStr
@@ -70,7 +69,15 @@ async def test_while_redis_stays_away_sockets_are_closed_and_refused(
     async with client(gateway, token()) as socket:
         assert await closing(socket) == NO_UPDATES
     answer = await get(gateway, "/readyz")
-    assert (answer.status_code, answer.json()) == (503, {"redis": False, "keys": True})
+    assert (answer.status_code, answer.json()) == (
+        503,
+        {
+            "ready": False,
+            "reasons": ["redis: it does not answer, so nobody hears what is published"],
+            "redis": False,
+            "keys": True,
+        },
+    )
     await own_redis.start()
     await until(lambda: gateway.ready)
     assert (await get(gateway, "/readyz")).status_code == 200
@@ -144,6 +151,7 @@ async def test_health_and_metrics(gateway: Gateway, redis: Redis) -> None:
     assert "someone-special" not in text
     await until(lambda: closed("client") == before + 1)
     assert (await get(gateway, "/livez")).text == "ok\n"
-    assert json.loads((await get(gateway, "/readyz")).text) == {"redis": True, "keys": True}
+    ready = {"ready": True, "reasons": [], "redis": True, "keys": True}
+    assert (await get(gateway, "/readyz")).json() == ready
     assert (await get(gateway, "/other")).status_code == 404
     assert (await get(gateway, "/ws")).status_code == 426

@@ -43,7 +43,7 @@ async def test_as_a_process(huleedu_database: str, tmp_path: Path) -> None:
         assert started["service.name"] == "upload-page"
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{started['port']}") as http:
             assert (await http.get("/livez")).text == "ok\n"
-            assert (await http.get("/readyz")).json() == {"ready": True, "reasons": {}}
+            assert (await http.get("/readyz")).json() == {"ready": True, "reasons": []}
             bearer = (await http.post("/v1/demo/login", json={"user": "astrid"})).json()["token"]
             answer = await http.get("/v1/batches/x/status", headers={"Authorization": f"Bearer {bearer}"})
             assert answer.status_code == 503
