@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 
 from outbox.errors import describe
 from outbox.huleedu.database import DATABASE_ERRORS, trouble_with
+from outbox.huleedu.events import CONTENT_PROVISIONED, EXCESS_CONTENT, SLOT_ASSIGNED
 from outbox.huleedu.page.batches import Batches, NewBatch
 from outbox.huleedu.page.bodies import body_of, json_of
 from outbox.huleedu.page.files import Files, Upload
@@ -86,6 +87,11 @@ class Api:
                     "slots": settings.slots,
                     "file_bytes": settings.file_bytes,
                     "file_name_characters": settings.file_name_characters,
+                },
+                "topics": {
+                    "content_provisioned": CONTENT_PROVISIONED,
+                    "slot_assigned": SLOT_ASSIGNED,
+                    "excess_content": EXCESS_CONTENT,
                 },
             }
         )

@@ -9,7 +9,7 @@ from typing import Any
 import jwt
 import pytest
 
-from outbox.huleedu.events import ESSAYS_REGISTERED
+from outbox.huleedu.events import CONTENT_PROVISIONED, ESSAYS_REGISTERED, EXCESS_CONTENT, SLOT_ASSIGNED
 from tests.huleedu.page.conftest import StartPage
 from tests.support.gateway import SECRET, claims, token
 from tests.support.page import client, misfits, told_of
@@ -41,6 +41,7 @@ async def test_a_demo_user_gets_a_token_and_nobody_else(start_page: StartPage) -
         known = (await http.get("/v1/page")).json()
         assert known["users"] == ["ada", "bo-2"]
         assert known["limits"] == {"slots": 100, "file_bytes": 1_000_000, "file_name_characters": 255}
+        assert set(known["topics"].values()) == {CONTENT_PROVISIONED, EXCESS_CONTENT, SLOT_ASSIGNED}
         answer = await http.post("/v1/demo/login", json={"user": "ada"})
         said = jwt.decode(
             answer.json()["token"],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from outbox.huleedu.events import TOPICS
 from tests.huleedu.page.conftest import StartPage
 from tests.support import servers
 from tests.support.node import CLIENT, npm
@@ -57,6 +58,18 @@ def test_nothing_in_it_is_inline_or_from_elsewhere() -> None:
     for module in (PAGE / "static").glob("*.js"):
         code = module.read_text()
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|\beval\b|document\.write", code)
+
+
+def test_what_its_modules_look_for_is_there() -> None:
+    page = (PAGE / "static" / "index.html").read_text()
+    there = set(re.findall(r' id="([^"]+)"', page))
+    for module in (PAGE / "static").glob("*.js"):
+        assert set(re.findall(r'byId\("([^"]+)"', module.read_text())) <= there
+
+
+def test_no_topic_is_typed_again() -> None:
+    for module in (PAGE / "static").glob("*.js"):
+        assert not [topic for topic in TOPICS if topic in module.read_text()]
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,23 @@
 /** The page's server, asked as the user who was picked. */
 
-/** An answer that is an error, or none: then `status` is 0. */
+/**
+ * @typedef {{slots: number, file_bytes: number, file_name_characters: number}} Limits
+ * @typedef {{content_provisioned: string, slot_assigned: string, excess_content: string}} Topics
+ * @typedef {{gateway_url: string, users: string[], limits: Limits, topics: Topics}} Config
+ * @typedef {{batch_id: string, title: string | null, course_code: string | null, slots: number, files: number,
+ *   created_at: string}} Batch
+ * @typedef {{slots: number, title?: unknown, course_code?: unknown}} NewBatch
+ * @typedef {{file_upload_id: string, name: string | null, bytes: number, uploaded_at: string}} StoredFile
+ * @typedef {import("/client/messages.js").BatchStatus} BatchStatus
+ * @typedef {{sink: string, destination: string, attempts: number, settled_at: string | null,
+ *   state: "scheduled" | "ready" | "held" | "retrying" | "parked" | "delivered" | "expired" | "skipped",
+ *   partition: number | null, offset: number | null, receivers: number | null}} Delivery
+ * @typedef {{message_id: string, type: string, written_at: string, committed_at: string | null,
+ *   deliveries: Delivery[]}} Message
+ * @typedef {{now: string, name: string | null, messages: Message[]}} Way
+ */
+
+/** An answer that is an error, or no answer: then `status` is 0. */
 export class ApiError extends Error {
   /**
    * @param {number} status
@@ -11,12 +28,13 @@ export class ApiError extends Error {
     this.status = status;
   }
 
-  /** Whether the same may succeed a little later. */
-  get passes() {
+  /** True if the same may succeed a little later. */
+  get temporary() {
     return this.status === 0 || this.status === 408 || this.status === 503;
   }
 }
 
+/** Asks as one user. A token that has expired is replaced by a new one. */
 export class Api {
   /** @type {Promise<string> | undefined} */
   #token;
@@ -26,7 +44,7 @@ export class Api {
     this.user = user;
   }
 
-  /** A new token. Requests use the last one. */
+  /** Fetches a new token, which all later requests use. */
   login() {
     const asked = ask("/v1/demo/login", posted({ user: this.user })).then(({ token }) => token);
     this.#token = asked;
@@ -37,7 +55,7 @@ export class Api {
   }
 
   /**
-   * What the server answers, as JSON.
+   * Asks the server with the user's token; returns its answer, which is JSON.
    *
    * @param {string} path
    * @param {RequestInit} [options]
@@ -56,26 +74,39 @@ export class Api {
     }
   }
 
+  /** @returns {Promise<Batch[]>} the user's, the newest first */
   async batches() {
     return (await this.request("/v1/batches")).batches;
   }
 
-  /** @param {object} batch */
+  /**
+   * @param {NewBatch} batch
+   * @returns {Promise<Batch>}
+   */
   createBatch(batch) {
     return this.request("/v1/batches", posted(batch));
   }
 
-  /** @param {string} batchId */
+  /**
+   * @param {string} batchId
+   * @returns {Promise<StoredFile[]>} in the order in which they came
+   */
   async files(batchId) {
     return (await this.request(`/v1/batches/${batchId}/files`)).files;
   }
 
-  /** @param {string} batchId */
+  /**
+   * @param {string} batchId
+   * @returns {Promise<BatchStatus>} what RAS says of it
+   */
   status(batchId) {
     return this.request(`/v1/batches/${batchId}/status`);
   }
 
-  /** @param {string} uploadId */
+  /**
+   * @param {string} uploadId
+   * @returns {Promise<Way>} each message that it led to, and when
+   */
   way(uploadId) {
     return this.request(`/v1/uploads/${uploadId}/way`);
   }
@@ -84,6 +115,7 @@ export class Api {
    * @param {string} batchId
    * @param {string} uploadId
    * @param {File} file
+   * @returns {Promise<StoredFile>}
    */
   upload(batchId, uploadId, file) {
     const query = new URLSearchParams({ name: file.name, upload_id: uploadId });
@@ -92,8 +124,12 @@ export class Api {
   }
 }
 
-/** What the page has to know of the server. */
-export function settings() {
+/**
+ * Asks what the page has to know of its server.
+ *
+ * @returns {Promise<Config>}
+ */
+export function config() {
   return ask("/v1/page");
 }
 
@@ -121,7 +157,7 @@ async function ask(path, options) {
   } catch (error) {
     throw new ApiError(0, "The server cannot be reached");
   }
-  const said = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new ApiError(answer.status, said.error ?? `The server answered ${answer.status}`);
-  return said;
+  const body = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new ApiError(answer.status, body.error ?? `The server answered ${answer.status}`);
+  return body;
 }

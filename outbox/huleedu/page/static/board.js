@@ -2,13 +2,15 @@
 
 import { byId, h, spoken } from "./dom.js";
 import { counted, duration, size } from "./format.js";
+import { ESSAY, showState } from "./states.js";
 
 /**
  * @typedef {import("./uploads.js").Essay} Essay
- * @typedef {(essay: Essay) => void} Told
+ * @typedef {(essay: Essay) => void} OfEssay
  * @typedef {import("/client/messages.js").SlotAssignmentData} Assignment
  */
 
+/** Shows one batch, and knows which upload has which slot. */
 export class Board {
   /** @type {Map<string, Essay>} by upload id */
   essays = new Map();
@@ -20,20 +22,26 @@ export class Board {
   #tiles = [];
   #events;
 
-  /** @param {{again: Told, chosen: Told, excess: Told, filled: () => void}} events */
+  /** @param {{again: OfEssay, chosen: OfEssay, excess: OfEssay, filled: () => void}} events called when they happen */
   constructor(events) {
     this.#events = events;
   }
 
+  /** How many slots are filled. */
   get filled() {
     return this.slots.filter((id) => id !== undefined).length;
   }
 
+  /** True if every slot is filled. */
   get full() {
     return this.slots.length > 0 && this.filled === this.slots.length;
   }
 
-  /** @param {number} slots */
+  /**
+   * Shows a batch with so many slots, and nothing in them yet.
+   *
+   * @param {number} slots
+   */
   open(slots) {
     this.essays.clear();
     this.#rows.clear();
@@ -46,7 +54,11 @@ export class Board {
     this.#count();
   }
 
-  /** @param {Essay} essay new, or with another state */
+  /**
+   * Shows a file that is new, or in another state than before.
+   *
+   * @param {Essay} essay
+   */
   show(essay) {
     this.essays.set(essay.id, essay);
     this.#judge(essay);
@@ -64,7 +76,7 @@ export class Board {
   }
 
   /**
-   * Gives an upload its slot; says whether that is news.
+   * Shows that an upload has its slot. Returns whether that is news.
    *
    * @param {Assignment} data
    * @param {Pick<Essay, "heard" | "heardAt">} how
@@ -77,7 +89,8 @@ export class Board {
     const wasFull = this.full;
     this.slots[slot] = id;
     this.show(essay);
-    fill(this.#tiles[slot], slot, essay);
+    const tile = this.#tiles[slot];
+    if (tile) fill(tile, slot, essay);
     this.#count();
     if (this.full && !wasFull) {
       for (const each of this.essays.values()) if (each.state === "stored") this.show(each);
@@ -87,7 +100,7 @@ export class Board {
   }
 
   /**
-   * Slots are never given back: what has none when all are taken will not get one.
+   * Knows that an upload will get no slot: all are taken, and none is ever given back.
    *
    * @param {Essay} essay
    */
@@ -102,13 +115,17 @@ export class Board {
     byId("count").textContent = this.full
       ? `All ${counted(slots.length, "slot")} filled`
       : `${filled} of ${slots.length} filled`;
-    byId("count").classList.toggle("done", this.full);
+    byId("count").dataset["state"] = this.full ? "full" : "filling";
   }
 
-  /** @param {Essay} essay */
+  /**
+   * Makes what stands in the line of a file.
+   *
+   * @param {Essay} essay
+   */
   #line(essay) {
-    const known = essay.state !== "failed" && essay.state !== "waiting";
-    const name = known
+    const stored = essay.state !== "failed" && essay.state !== "waiting";
+    const name = stored
       ? h(
           "button",
           { type: "button", class: "name", title: "Show its way", onclick: () => this.#events.chosen(essay) },
@@ -135,55 +152,65 @@ export class Board {
   }
 }
 
-/** @param {Essay} essay */
+/**
+ * Makes what says how far a file is.
+ *
+ * @param {Essay} essay
+ */
 function stage(essay) {
-  const { state, trouble } = essay;
-  switch (state) {
-    case "waiting":
-      return h("span", { class: "stage" }, "Waits its turn");
-    case "sending":
-      return h("span", { class: "stage busy" }, trouble ? `${trouble}; trying again` : "Uploading…");
-    case "stored":
-      return h("span", { class: "stage busy" }, "Uploaded, waits for a slot");
-    case "assigned":
-      return h(
-        "span",
-        { class: "stage good" },
-        `Slot ${Number(essay.slot) + 1}`,
-        h("small", {}, since(essay)),
-      );
-    case "excess":
-      return h("span", { class: "stage warn" }, "Uploaded, but no slot was left");
-    case "failed":
-      return h("span", { class: "stage bad" }, trouble ?? "It failed");
-  }
+  const element = h("span", { class: "stage" });
+  const state = { ...ESSAY[essay.state], ...exactly(essay) };
+  showState(element, essay.state, state, essay.state === "assigned" ? h("small", {}, since(essay)) : null);
+  return element;
 }
 
-/** @param {Essay} essay */
+/**
+ * Says more exactly how far a file is, where there is more to say.
+ *
+ * @param {Essay} essay
+ * @returns {{words?: string}}
+ */
+function exactly({ state, slot, trouble }) {
+  if (state === "assigned") return { words: `Slot ${Number(slot) + 1}` };
+  if (trouble === undefined) return {};
+  return { words: state === "sending" ? `${trouble}; trying again` : trouble };
+}
+
+/**
+ * Says how this page learnt of a slot, or how long that took.
+ *
+ * @param {Essay} essay
+ */
 function since({ beganAt, heardAt, heard }) {
   if (heard === "asked") return " learnt by asking";
   return beganAt !== undefined && heardAt !== undefined ? ` after ${duration(heardAt - beganAt)}` : "";
 }
 
-/** @param {number} index */
+/**
+ * Makes what shows a slot that is free.
+ *
+ * @param {number} index
+ */
 function tile(index) {
   return h(
     "li",
-    { class: "slot" },
+    { class: "slot", "data-state": "free" },
     h("span", { class: "number" }, spoken("Slot "), String(index + 1)),
     h("span", { class: "what" }, "free"),
   );
 }
 
 /**
- * @param {HTMLLIElement | undefined} tile
+ * Shows that a slot is filled, and by what.
+ *
+ * @param {HTMLLIElement} tile
  * @param {number} slot
  * @param {Essay} essay
  */
 function fill(tile, slot, essay) {
-  tile?.classList.add("filled");
-  tile?.setAttribute("title", essay.name);
-  tile?.replaceChildren(
+  tile.dataset["state"] = "filled";
+  tile.title = essay.name;
+  tile.replaceChildren(
     h("span", { class: "number" }, spoken("Slot "), String(slot + 1)),
     h("span", { class: "what" }, essay.name),
   );

@@ -1,6 +1,6 @@
 /** This browser's clock against the database's, so that what both measured can stand on one line. */
 
-/** Milliseconds since the epoch by this browser's clock, finer than `Date.now()`. */
+/** Returns milliseconds since the epoch by this browser's clock, finer than `Date.now()`. */
 export function now() {
   return performance.timeOrigin + performance.now();
 }
@@ -10,12 +10,14 @@ export function now() {
  * read then lies within half of the time it took.
  */
 export class Clock {
-  /** How far the database's clock is ahead. */
+  /** How far the database's clock is ahead, in milliseconds. */
   offset = 0;
   /** By how much that may be wrong. */
   uncertainty = Infinity;
 
   /**
+   * Learns from one answer.
+   *
    * @param {number} asked when the question left
    * @param {number} answered when the answer was there
    * @param {string} there the database's time in between
@@ -28,7 +30,7 @@ export class Clock {
   }
 
   /**
-   * A moment of this browser, by the database's clock.
+   * Returns what the database's clock said at a moment of this browser.
    *
    * @param {number} moment
    */
@@ -38,7 +40,7 @@ export class Clock {
 }
 
 /**
- * Milliseconds since the epoch with the microseconds that `Date` drops.
+ * Returns milliseconds since the epoch, with the microseconds that `Date` drops.
  *
  * @param {string} moment
  */

@@ -1,42 +1,51 @@
 /** Says whether the page is told of what happens, and if not, what it does instead. */
 
 import { byId, h } from "./dom.js";
+import { CONNECTION, showState } from "./states.js";
 
-/** @typedef {import("/client/options.js").Status} Status */
-
-const PILLS = {
-  open: "Live",
-  connecting: "Connecting…",
-  polling: "No live connection",
-  stopped: "Not connected",
-};
+/**
+ * @typedef {import("/client/options.js").Status} Status
+ * @typedef {import("./dom.js").Child} Child
+ */
 
 const FALL_BACK =
   "Nothing is lost, and you can go on uploading. This page asks its server about every three seconds for what " +
   "has changed, and goes back to live as soon as it can connect again.";
 
 /**
+ * Shows how the connection is.
+ *
  * @param {Status} status
- * @param {() => void} again connects anew, once the client has given up
+ * @param {() => void} connectAgain called when the user asks for it, once the client has given up
  */
-export function showConnection(status, again) {
+export function showConnection(status, connectAgain) {
   const pill = byId("connection");
   pill.hidden = false;
-  pill.dataset["state"] = status.state;
-  pill.textContent = PILLS[status.state];
   pill.title = status.reason;
+  showState(pill, status.state, CONNECTION[status.state]);
+  showBanner(CONNECTION[status.state].tone, explanation(status, connectAgain));
+}
+
+/**
+ * Shows something that everybody must see above all else; nothing hides it again.
+ *
+ * @param {import("./states.js").Tone} tone
+ * @param {HTMLElement[]} lines
+ */
+export function showBanner(tone, lines) {
   const banner = byId("banner");
-  const lines = explained(status, again);
   banner.hidden = lines.length === 0;
-  banner.dataset["state"] = status.state;
+  banner.dataset["tone"] = tone;
   banner.replaceChildren(...lines);
 }
 
 /**
+ * Says why there is no live connection, and what that means; says nothing while there is one.
+ *
  * @param {Status} status
- * @param {() => void} again
+ * @param {() => void} connectAgain
  */
-function explained({ state, reason }, again) {
+function explanation({ state, reason }, connectAgain) {
   const [why = "", asking] = reason.split("; asking: ");
   switch (state) {
     case "open":
@@ -58,7 +67,7 @@ function explained({ state, reason }, again) {
     case "stopped":
       return [
         h("strong", {}, `This page is not told of changes any more: ${sentence(why)}`),
-        h("p", {}, h("button", { type: "button", onclick: again }, "Connect again")),
+        h("p", {}, h("button", { type: "button", onclick: connectAgain }, "Connect again")),
       ];
   }
 }
@@ -68,7 +77,11 @@ function sentence(text) {
   return `${text.replace(/[.!]$/, "")}.`;
 }
 
-/** @param {string} trouble */
+/**
+ * Says what the names of JavaScript's errors mean.
+ *
+ * @param {string} trouble
+ */
 function plain(trouble) {
   return /^TypeError|^TimeoutError/.test(trouble) ? "the page's server cannot be reached" : trouble;
 }

@@ -2,11 +2,11 @@
 
 /**
  * @typedef {Node | string | null | undefined} Child
- * @typedef {Record<string, string | number | boolean | null | undefined | ((event: any) => void)>} Properties
+ * @typedef {Record<string, string | number | boolean | null | undefined | ((event: Event) => void)>} Properties
  */
 
 /**
- * An element; a property that starts with `on` is a listener, all others are attributes.
+ * Makes an element. A property that starts with `on` is a listener, all others are attributes.
  *
  * @template {keyof HTMLElementTagNameMap} Tag
  * @param {Tag} tag
@@ -22,23 +22,38 @@ export function h(tag, properties = {}, ...children) {
     else if (value !== false && value !== null && value !== undefined)
       element.setAttribute(name, String(value));
   }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
+  element.append(...present(children));
   return element;
 }
 
 /**
- * The element with this id, which is there.
+ * Leaves out the children that are not there.
  *
- * @param {string} id
- * @returns {any}
+ * @param {Child[]} children
  */
-export function byId(id) {
-  const element = document.getElementById(id);
-  if (!element) throw new Error(`there is no #${id}`);
-  return element;
+export function present(children) {
+  return children.filter((child) => child !== null && child !== undefined);
 }
 
-/** @param {string} text */
+/**
+ * Finds the element with this id. The page has it, and it is of this kind.
+ *
+ * @template {HTMLElement} [Kind=HTMLElement]
+ * @param {string} id
+ * @param {new () => Kind} [kind]
+ * @returns {Kind}
+ */
+export function byId(id, kind) {
+  const element = document.getElementById(id);
+  if (!(element instanceof (kind ?? HTMLElement))) throw new Error(`there is no such #${id}`);
+  return /** @type {Kind} */ (element);
+}
+
+/**
+ * Makes text that is read out, and not shown.
+ *
+ * @param {string} text
+ */
 export function spoken(text) {
   return h("span", { class: "spoken" }, text);
 }

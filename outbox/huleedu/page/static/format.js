@@ -2,7 +2,11 @@
 
 const SIZES = ["B", "kB", "MB"];
 
-/** @param {number} bytes */
+/**
+ * Says a number of bytes: `1.5 kB`.
+ *
+ * @param {number} bytes
+ */
 export function size(bytes) {
   let value = bytes;
   let unit = 0;
@@ -13,7 +17,11 @@ export function size(bytes) {
   return `${value.toFixed(value < 10 && value % 1 ? 1 : 0)} ${SIZES[unit]}`;
 }
 
-/** @param {number} milliseconds */
+/**
+ * Says how long something took: `8.3 ms`, `1.5 s`.
+ *
+ * @param {number} milliseconds
+ */
 export function duration(milliseconds) {
   const value = Math.abs(milliseconds);
   if (value < 10) return `${milliseconds.toFixed(1)} ms`;
@@ -22,12 +30,18 @@ export function duration(milliseconds) {
   return `${(milliseconds / 60_000).toFixed(0)} min`;
 }
 
-/** @param {string | number} moment */
+/**
+ * Says a time of day, as people here write it.
+ *
+ * @param {string | number} moment
+ */
 export function clockTime(moment) {
   return new Date(moment).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 }
 
 /**
+ * Says how many there are: `1 slot`, `2 slots`.
+ *
  * @param {number} count
  * @param {string} one
  * @param {string} [many]
@@ -36,7 +50,11 @@ export function counted(count, one, many = `${one}s`) {
   return `${count} ${count === 1 ? one : many}`;
 }
 
-/** @param {string} name lower-case, with dashes */
+/**
+ * Writes a name that is in lower case, with dashes, as a name: `Mary Ann`.
+ *
+ * @param {string} name
+ */
 export function titled(name) {
   return name.replace(/(^|-)./g, (letters) => letters.replace("-", " ").toUpperCase());
 }

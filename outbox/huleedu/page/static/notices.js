@@ -8,8 +8,12 @@ const SHOWN_MS = 6_000;
 const TOGETHER_MS = 250;
 const AT_ONCE = 2;
 
-/** @param {string} text */
-export function showNotification(text) {
+/**
+ * Shows a line for some seconds.
+ *
+ * @param {string} text
+ */
+export function showNotice(text) {
   const list = byId("notices");
   const notice = h("p", { class: "notice" }, text);
   list.append(notice);
@@ -17,6 +21,7 @@ export function showNotification(text) {
   setTimeout(() => notice.remove(), SHOWN_MS);
 }
 
+/** What is said of one upload, and of several. */
 const LINES = {
   assigned: {
     one: (/** @type {Essay} */ { name, slot }) => `File “${name}” assigned to essay slot ${Number(slot) + 1}`,
@@ -33,15 +38,15 @@ const LINES = {
 };
 
 /** @type {Map<keyof typeof LINES, Essay[]>} */
-const gathered = new Map();
+const gathered = new Map(); // what is said together in a moment
 
 /**
- * Tells what became of an upload; of many at once in one line.
+ * Says what became of an upload. Of many at once it says so in one line.
  *
  * @param {keyof typeof LINES} what
  * @param {Essay} essay
  */
-export function tell(what, essay) {
+export function announce(what, essay) {
   const together = gathered.get(what);
   if (together) {
     together.push(essay);
@@ -52,6 +57,6 @@ export function tell(what, essay) {
     const others = (gathered.get(what)?.length ?? 1) - 1;
     gathered.delete(what);
     const { one, many } = LINES[what];
-    showNotification(others === 0 ? one(essay) : many(`“${essay.name}” and ${others} more`));
+    showNotice(others === 0 ? one(essay) : many(`“${essay.name}” and ${others} more`));
   }, TOGETHER_MS);
 }

@@ -2,13 +2,13 @@
 
 import { connect } from "/client/client.js";
 import { assignmentsIn, isSlotAssigned } from "/client/messages.js";
-import { Api, ApiError, settings } from "./api.js";
+import { Api, ApiError, config } from "./api.js";
 import { Board } from "./board.js";
 import { Clock, now } from "./clock.js";
-import { showConnection } from "./connection.js";
+import { showBanner, showConnection } from "./connection.js";
 import { byId, h } from "./dom.js";
 import { clockTime, counted, size, titled } from "./format.js";
-import { showNotification, tell } from "./notices.js";
+import { announce, showNotice } from "./notices.js";
 import { RasPanel } from "./ras.js";
 import { Uploads } from "./uploads.js";
 import { WayPanel } from "./way.js";
@@ -16,10 +16,8 @@ import { WayPanel } from "./way.js";
 /**
  * @typedef {import("./uploads.js").Essay} Essay
  * @typedef {import("/client/messages.js").SlotAssignmentData} Assignment
- * @typedef {{slots: number, file_bytes: number, file_name_characters: number}} Limits
- * @typedef {{gateway_url: string, users: string[], limits: Limits}} Config
- * @typedef {{batch_id: string, title: string | null, course_code: string | null, slots: number, files: number,
- *   created_at: string}} Batch
+ * @typedef {import("./api.js").Batch} Batch
+ * @typedef {import("./api.js").Config} Config
  */
 
 /** Everything of one user in this window. */
@@ -37,8 +35,8 @@ class Session {
   #uploads = new Map();
   /** @type {import("/client/client.js").Connection | undefined} */
   #connection;
-  /** @type {Map<string, number>} when the socket told of which upload */
-  #told = new Map();
+  /** @type {Map<string, number>} when the socket told of an upload, by its id */
+  #toldAt = new Map();
   #ended = false;
 
   /**
@@ -51,13 +49,14 @@ class Session {
     this.#board = new Board({
       again: (essay) => this.#uploadsHere?.again(essay),
       chosen: (essay) => this.#way.follow(essay),
-      excess: (essay) => tell("excess", essay),
-      filled: () => showNotification(`All ${counted(this.#board.slots.length, "slot")} are filled`),
+      excess: (essay) => announce("excess", essay),
+      filled: () => showNotice(`All ${counted(this.#board.slots.length, "slot")} are filled`),
     });
     this.#ras = new RasPanel(this.#api, this.#board, (status) => this.#learn(status));
-    this.#way = new WayPanel(this.#api, new Clock());
+    this.#way = new WayPanel(this.#api, new Clock(), config.topics);
   }
 
+  /** Connects, and shows the newest batch. */
   async start() {
     this.#connect();
     const batches = await this.#api.batches();
@@ -66,6 +65,7 @@ class Session {
     await this.open(this.#batches[0]?.batch_id);
   }
 
+  /** Ends it for good: somebody else uses the window. */
   end() {
     this.#ended = true;
     this.#connection?.close();
@@ -74,7 +74,11 @@ class Session {
     this.#way.end();
   }
 
-  /** @param {object} wanted */
+  /**
+   * Makes a batch, and shows it.
+   *
+   * @param {import("./api.js").NewBatch} wanted
+   */
   async create(wanted) {
     const batch = await this.#api.createBatch(wanted);
     if (this.#ended) return;
@@ -82,14 +86,22 @@ class Session {
     await this.open(batch.batch_id);
   }
 
-  /** @param {Iterable<File>} files */
+  /**
+   * Uploads files to the batch that is shown.
+   *
+   * @param {Iterable<File>} files
+   */
   upload(files) {
     const uploads = this.#uploadsHere;
     if (uploads) uploads.add(files);
-    else showNotification("Create a batch first, then drop its essays here");
+    else showNotice("Create a batch first, then drop its essays here");
   }
 
-  /** @param {string | undefined} batchId one of the user's, or none: then there is only the form */
+  /**
+   * Shows one of the user's batches; without one, there is only the form.
+   *
+   * @param {string | undefined} batchId
+   */
   async open(batchId) {
     const batch = this.#batches.find((each) => each.batch_id === batchId);
     this.#batch = batch;
@@ -103,11 +115,16 @@ class Session {
     await this.#load(batch);
   }
 
+  /** The uploads to the batch that is shown. */
   get #uploadsHere() {
     return this.#batch && this.#uploads.get(this.#batch.batch_id);
   }
 
-  /** @param {Batch} batch */
+  /**
+   * Begins to keep the uploads to a batch.
+   *
+   * @param {Batch} batch
+   */
   #uploadsTo(batch) {
     const { limits } = this.#config;
     const changed = (/** @type {Essay} */ essay) => this.#changed(batch, essay);
@@ -116,7 +133,11 @@ class Session {
     return uploads;
   }
 
-  /** @param {Batch} batch its files and slots as they are now */
+  /**
+   * Fetches a batch's files and slots as they are now, and shows them.
+   *
+   * @param {Batch} batch
+   */
   async #load(batch) {
     const [files, status] = await Promise.allSettled([
       this.#api.files(batch.batch_id),
@@ -134,6 +155,7 @@ class Session {
     for (const assignment of assignmentsIn(status.value)) this.#board.assign(assignment, {});
   }
 
+  /** Connects to the gateway. */
   #connect() {
     this.#connection = connect({
       url: this.#config.gateway_url,
@@ -144,7 +166,7 @@ class Session {
         onBatch: (status) => this.#ras.show(status),
       },
       onEvent: (message) => {
-        if (isSlotAssigned(message)) this.#told.set(message.data.file_upload_id, now());
+        if (isSlotAssigned(message)) this.#toldAt.set(message.data.file_upload_id, now());
       },
       onSlotAssigned: (assignment) => this.#assigned(assignment),
       onResync: () => {
@@ -159,36 +181,48 @@ class Session {
   }
 
   /**
+   * Shows that an upload to a batch is in another state.
+   *
    * @param {Batch} batch
-   * @param {Essay} essay an upload to it has another state
+   * @param {Essay} essay
    */
   #changed(batch, essay) {
     if (batch !== this.#batch || this.#ended) return;
     this.#board.show(essay);
     if (essay.state === "stored" || essay.state === "excess") this.#way.follow(essay);
-    if (essay.state === "failed") tell("failed", essay);
+    if (essay.state === "failed") announce("failed", essay);
   }
 
-  /** @param {import("/client/messages.js").BatchStatus} status tells of slots that nothing has told of */
+  /**
+   * Learns of slots from RAS that nothing else has told of.
+   *
+   * @param {import("/client/messages.js").BatchStatus} status
+   */
   #learn(status) {
     for (const assignment of assignmentsIn(status)) this.#assigned(assignment);
   }
 
-  /** @param {Assignment} assignment told by the socket, or learnt by asking */
+  /**
+   * Shows that an upload has its slot, which the socket told or asking brought.
+   *
+   * @param {Assignment} assignment
+   */
   #assigned(assignment) {
     if (assignment.batch_id !== this.#batch?.batch_id) return;
-    const told = this.#told.get(assignment.file_upload_id);
-    const how = told === undefined ? "asked" : "told";
-    if (!this.#board.assign(assignment, { heard: how, heardAt: told ?? now() })) return;
+    const toldAt = this.#toldAt.get(assignment.file_upload_id);
+    const heard = toldAt === undefined ? "asked" : "told";
+    if (!this.#board.assign(assignment, { heard, heardAt: toldAt ?? now() })) return;
     const essay = this.#board.essays.get(assignment.file_upload_id);
     if (!essay) return;
-    tell("assigned", essay);
+    announce("assigned", essay);
     this.#way.follow(essay);
     this.#ras.compare();
   }
 }
 
 /**
+ * Shows which batches there are, and the facts of the one that is open.
+ *
  * @param {Batch[]} batches
  * @param {Batch | undefined} batch
  */
@@ -205,96 +239,113 @@ function showBatch(batches, batch) {
     : "Each essay of a batch has a slot. The files that you drop then find theirs.";
   byId("board").hidden = byId("ras").hidden = !batch;
   byId("columns").classList.toggle("empty", !batch);
-  byId("new").open = !batch;
+  byId("new", HTMLDetailsElement).open = !batch;
 }
 
-/** @param {Batch} batch */
+/**
+ * Says what a batch is called.
+ *
+ * @param {Batch} batch
+ */
 function nameOf(batch) {
   return batch.title ?? `Batch of ${clockTime(batch.created_at)}`;
 }
 
-/** The whole page, once the server has said what there is. */
+/** The whole page, once its server has said what there is. */
 class Page {
   /** @type {Session | undefined} */
   #session;
   #config;
+  #users = byId("users", HTMLSelectElement);
+  #batches = byId("batches", HTMLSelectElement);
+  #form = byId("create", HTMLFormElement);
+  #slots = byId("slots", HTMLInputElement);
+  #picker = byId("picker", HTMLInputElement);
 
   /** @param {Config} config */
   constructor(config) {
     this.#config = config;
-    const people = config.users.map((user) =>
-      h(
-        "li",
-        {},
-        h(
-          "button",
-          { type: "button", "data-user": user, onclick: () => this.#be(user) },
-          avatar(user),
-          titled(user),
-        ),
-      ),
-    );
-    byId("people").replaceChildren(...people);
-    byId("users").replaceChildren(...config.users.map((user) => h("option", { value: user }, titled(user))));
-    byId("users").addEventListener("change", () => this.#be(byId("users").value));
-    byId("batches").addEventListener("change", () => void this.#session?.open(byId("batches").value));
-    byId("slots").max = config.limits.slots;
+    this.#offerUsers();
+    this.#slots.max = String(config.limits.slots);
     byId("drop-hint").textContent =
       `Plain text, up to ${size(config.limits.file_bytes)} each. Any number at once.`;
-    byId("create").addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
-      event.preventDefault();
-      void this.#create();
-    });
-    byId("picker").addEventListener("change", () => {
-      this.#session?.upload([...byId("picker").files]);
-      byId("picker").value = "";
-    });
+    this.#listen();
     this.#takeDrops();
     const user = sessionStorage.getItem("user");
-    if (user !== null && config.users.includes(user)) this.#be(user);
+    if (user !== null && config.users.includes(user)) this.#signIn(user);
     else byId("login").hidden = false;
   }
 
-  /** @param {string} user */
-  #be(user) {
+  /** Shows whom somebody may be: as buttons at first, later in a list. */
+  #offerUsers() {
+    const { users } = this.#config;
+    const button = (/** @type {string} */ user) =>
+      h(
+        "button",
+        { type: "button", "data-user": user, onclick: () => this.#signIn(user) },
+        avatar(user),
+        titled(user),
+      );
+    byId("people").replaceChildren(...users.map((user) => h("li", {}, button(user))));
+    this.#users.replaceChildren(...users.map((user) => h("option", { value: user }, titled(user))));
+  }
+
+  /** Does what is asked for by the lists, the form and the choice of files. */
+  #listen() {
+    this.#users.addEventListener("change", () => this.#signIn(this.#users.value));
+    this.#batches.addEventListener("change", () => void this.#session?.open(this.#batches.value));
+    this.#form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      void this.#create();
+    });
+    this.#picker.addEventListener("change", () => {
+      this.#session?.upload([...(this.#picker.files ?? [])]);
+      this.#picker.value = "";
+    });
+  }
+
+  /**
+   * Lets somebody use the window.
+   *
+   * @param {string} user
+   */
+  #signIn(user) {
     this.#session?.end();
     // Of this window alone, so that two windows may be two users.
     sessionStorage.setItem("user", user);
     byId("login").hidden = true;
     byId("who").hidden = byId("columns").hidden = false;
-    byId("users").value = user;
+    this.#users.value = user;
     document.title = `${titled(user)} – Essay upload`;
     this.#session = new Session(user, this.#config);
-    this.#session
-      .start()
-      .catch((error) => showNotification(`Your batches cannot be loaded: ${error.message}`));
+    this.#session.start().catch((error) => showNotice(`Your batches cannot be loaded: ${error.message}`));
   }
 
+  /** Makes the batch that the form describes, or says what is wrong with it. */
   async #create() {
-    const form = byId("create");
-    const values = Object.fromEntries(new FormData(form));
+    const values = Object.fromEntries(new FormData(this.#form));
     const wrong = byId("create-wrong");
     wrong.textContent = "";
     const slots = Number(values["slots"]);
     const most = this.#config.limits.slots;
     if (!Number.isInteger(slots) || slots < 1 || slots > most) {
       wrong.textContent = `A batch has 1 to ${most} essays`;
-      byId("slots").focus();
+      this.#slots.focus();
       return;
     }
-    form.inert = true;
+    this.#form.inert = true;
     try {
       await this.#session?.create({ slots, title: values["title"], course_code: values["course_code"] });
-      form.reset();
-      byId("picker").focus();
+      this.#form.reset();
+      this.#picker.focus();
     } catch (error) {
       wrong.textContent = error instanceof ApiError ? error.message : String(error);
     } finally {
-      form.inert = false;
+      this.#form.inert = false;
     }
   }
 
-  /** Files may be dropped anywhere on the page. */
+  /** Takes files that are dropped anywhere on the page. */
   #takeDrops() {
     let depth = 0;
     const over = (/** @type {boolean} */ on) => document.body.classList.toggle("dropping", on);
@@ -318,28 +369,30 @@ class Page {
       const files = items
         .filter((item) => !item.webkitGetAsEntry()?.isDirectory)
         .map((item) => item.getAsFile());
-      if (files.length < items.length) showNotification("Folders are left out; drop the files in them");
+      if (files.length < items.length) showNotice("Folders are left out; drop the files in them");
       this.#session?.upload(files.filter((file) => file !== null));
     });
   }
 }
 
-/** @param {string} user */
+/**
+ * Makes what stands for somebody's face.
+ *
+ * @param {string} user
+ */
 function avatar(user) {
   return h("span", { class: "avatar", "aria-hidden": "true" }, user[0]?.toUpperCase() ?? "");
 }
 
+/** Begins, or says why that is not possible. */
 async function start() {
   try {
-    new Page(await settings());
+    new Page(await config());
   } catch (error) {
-    const again = h("button", { type: "button", onclick: () => location.reload() }, "Try again");
-    byId("banner").hidden = false;
-    byId("banner").dataset["state"] = "stopped";
-    byId("banner").replaceChildren(
+    showBanner("bad", [
       h("strong", {}, `${error instanceof Error ? error.message : error}.`),
-      h("p", {}, again),
-    );
+      h("p", {}, h("button", { type: "button", onclick: () => location.reload() }, "Try again")),
+    ]);
   }
 }
 

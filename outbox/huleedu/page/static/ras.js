@@ -4,6 +4,7 @@ import { ApiError } from "./api.js";
 import { now } from "./clock.js";
 import { byId, h } from "./dom.js";
 import { clockTime, counted, duration } from "./format.js";
+import { BATCH, showState } from "./states.js";
 
 /** @typedef {import("/client/messages.js").BatchStatus} BatchStatus */
 
@@ -11,17 +12,7 @@ const SOON_MS = 150;
 const DIFFERS_MS = 1_000;
 const CALM_MS = 10_000;
 
-const OVERALL = /** @type {Record<string, string>} */ ({
-  pending_content: "waits for content",
-  ready: "ready",
-  processing: "processing",
-  completed_successfully: "completed",
-  completed_with_failures: "completed with failures",
-  failed: "failed",
-  cancelled: "cancelled",
-});
-
-/** Asks soon after something happened, then gently; not while nobody looks, nor while the client asks. */
+/** Asks RAS soon after something happened, then gently; not while nobody looks, nor while the client asks. */
 export class RasPanel {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
@@ -29,7 +20,7 @@ export class RasPanel {
   #paused = false;
   /** @type {BatchStatus | undefined} */
   #status;
-  /** Since when RAS has known more, with so many slots filled on the board. */
+  /** Since when RAS has known of more slots than the board, and how many are filled on the board since. */
   #ahead = { since: Infinity, filled: 0 };
   #api;
   #board;
@@ -38,7 +29,7 @@ export class RasPanel {
   /**
    * @param {import("./api.js").Api} api
    * @param {import("./board.js").Board} board
-   * @param {(status: BatchStatus) => void} missed RAS goes on knowing of slots that the board does not
+   * @param {(status: BatchStatus) => void} missed called when RAS goes on knowing of slots that the board does not
    */
   constructor(api, board, missed) {
     this.#api = api;
@@ -47,7 +38,11 @@ export class RasPanel {
     document.addEventListener("visibilitychange", this.soon);
   }
 
-  /** @param {string} batchId */
+  /**
+   * Asks about this batch from now on.
+   *
+   * @param {string} batchId
+   */
   watch(batchId) {
     this.#batchId = batchId;
     this.#status = undefined;
@@ -58,13 +53,18 @@ export class RasPanel {
     this.soon();
   }
 
-  /** @param {boolean} paused whether the client asks meanwhile, and its answers come by `show` */
+  /**
+   * Asks no more while the client does, whose answers come by `show`; goes on afterwards.
+   *
+   * @param {boolean} paused
+   */
   pause(paused) {
     if (this.#paused === paused) return;
     this.#paused = paused;
     this.soon();
   }
 
+  /** Asks no more. */
   end() {
     clearTimeout(this.#timer);
     document.removeEventListener("visibilitychange", this.soon);
@@ -77,9 +77,12 @@ export class RasPanel {
     this.soon();
   }
 
+  /** Asks in a moment. */
   soon = () => this.#again(SOON_MS);
 
   /**
+   * Shows an answer, and within how many milliseconds it came.
+   *
    * @param {BatchStatus} status
    * @param {number} [took]
    */
@@ -87,8 +90,8 @@ export class RasPanel {
     if (status.batch_id !== this.#batchId) return;
     this.#status = status;
     const badge = byId("ras-badge");
-    badge.textContent = OVERALL[status.overall_status] ?? status.overall_status;
-    badge.dataset["state"] = status.overall_status;
+    const overall = status.overall_status;
+    showState(badge, overall, BATCH[overall] ?? { words: overall, tone: "plain" });
     const details = byId("ras-body").querySelector("details");
     byId("ras-body").replaceChildren(
       this.#agreement(status),
@@ -103,7 +106,11 @@ export class RasPanel {
     );
   }
 
-  /** @param {number} wait */
+  /**
+   * Asks again after so many milliseconds.
+   *
+   * @param {number} wait
+   */
   #again(wait) {
     clearTimeout(this.#timer);
     if (!this.#batchId || this.#paused || document.hidden) return;
@@ -123,22 +130,27 @@ export class RasPanel {
     if (batchId === this.#batchId) this.#again(this.#differs() ? DIFFERS_MS : CALM_MS);
   }
 
-  /** @param {unknown} error */
+  /**
+   * Shows why there is no answer, beside the last one.
+   *
+   * @param {unknown} error
+   */
   #trouble(error) {
     const unknown = error instanceof ApiError && error.status === 404;
-    const said = unknown
+    const text = unknown
       ? "RAS has not heard of this batch yet."
       : `${error instanceof Error ? error.message : error}.`;
-    if (unknown || !this.#status) byId("ras-body").replaceChildren(h("p", { class: "hint" }, said));
-    else byId("ras-body").lastElementChild?.replaceChildren(`${said} This is its last answer.`);
+    if (unknown || !this.#status) byId("ras-body").replaceChildren(h("p", { class: "hint" }, text));
+    else byId("ras-body").lastElementChild?.replaceChildren(`${text} This is its last answer.`);
   }
 
+  /** True if RAS and the board do not know of the same number of slots. */
   #differs() {
     return !this.#status || known(this.#status) !== this.#board.filled;
   }
 
   /**
-   * What RAS knows first is usually told a moment later; if not, its notification was lost.
+   * Finds out whether a notification was lost. Usually what RAS knows first is told here a moment later.
    *
    * @param {BatchStatus} status
    */
@@ -150,7 +162,11 @@ export class RasPanel {
     else if (now() - this.#ahead.since >= DIFFERS_MS) this.#missed(status);
   }
 
-  /** @param {BatchStatus} status */
+  /**
+   * Says whether RAS and the board tell the same story.
+   *
+   * @param {BatchStatus} status
+   */
   #agreement(status) {
     const theirs = known(status);
     const ours = this.#board.filled;
@@ -160,21 +176,29 @@ export class RasPanel {
     const text = same
       ? `The same story as the slots: ${theirs} of ${counted(status.essay_count, "essay")} assigned`
       : `RAS knows of ${theirs} assigned, this page of ${ours}; one of them is about to hear`;
-    return h("p", { class: same ? "same" : "differs" }, text);
+    return h("p", { class: "agreement", "data-state": same ? "same" : "differs" }, text);
   }
 }
 
-/** @param {BatchStatus} status */
+/**
+ * Counts the essays that RAS knows a file of.
+ *
+ * @param {BatchStatus} status
+ */
 function known(status) {
   return status.essays.filter((essay) => essay.file_upload_id).length;
 }
 
-/** @param {BatchStatus} status */
+/**
+ * Makes the table of essays.
+ *
+ * @param {BatchStatus} status
+ */
 function table(status) {
   const rows = status.essays.map((essay, index) =>
     h(
       "tr",
-      { class: essay.file_upload_id ? "" : "free" },
+      { "data-state": essay.file_upload_id ? "filled" : "free" },
       h("th", { scope: "row" }, String(index + 1)),
       h(
         "td",
@@ -194,6 +218,8 @@ function table(status) {
 }
 
 /**
+ * Makes the answer as it came, to be opened by whoever wants to see it.
+ *
  * @param {BatchStatus} status
  * @param {boolean} open
  */

@@ -1,11 +1,11 @@
-/** Files on their way to the server: a few at a time, again when the server is away for a moment. */
+/** Files on their way to the server: a few at a time, and again when the server is away for a moment. */
 
 import { ApiError } from "./api.js";
 import { now } from "./clock.js";
 import { size } from "./format.js";
 
 /**
- * A file of the batch.
+ * A file of a batch.
  *
  * `waiting` → `sending` → `stored` → `assigned`, or `excess` where no slot was left; or `failed`.
  *
@@ -17,7 +17,7 @@ import { size } from "./format.js";
  * @property {string | undefined} [trouble] why it failed, or why it still waits
  * @property {boolean} [hopeless] whether trying again would not help
  * @property {number} [slot] from zero
- * @property {"told" | "asked"} [heard] how this page learnt of its slot while it looked
+ * @property {"told" | "asked"} [heard] how this page learnt of its slot: told by the socket, or by asking
  * @property {number} [beganAt] when it was sent, by this browser's clock
  * @property {number} [heardAt] when this browser heard of its slot
  * @property {File} [file] what is to be sent
@@ -27,6 +27,7 @@ const AT_ONCE = 4;
 const TRIES = 6;
 const WAIT_MS = 500;
 
+/** The files that were added to one batch in this window. */
 export class Uploads {
   /** @type {Essay[]} all that were added */
   essays = [];
@@ -52,7 +53,11 @@ export class Uploads {
     this.#changed = changed;
   }
 
-  /** @param {Iterable<File>} files */
+  /**
+   * Takes files to be sent, and refuses those that the server would.
+   *
+   * @param {Iterable<File>} files
+   */
   add(files) {
     for (const file of files) {
       /** @type {Essay} */
@@ -66,19 +71,27 @@ export class Uploads {
     this.#go();
   }
 
-  /** @param {Essay} essay one that failed */
+  /**
+   * Sends a file again that failed.
+   *
+   * @param {Essay} essay
+   */
   again(essay) {
-    this.#tell(essay, { state: "waiting", trouble: undefined });
+    this.#change(essay, { state: "waiting", trouble: undefined });
     this.#waiting.push(essay);
     this.#go();
   }
 
-  /** What is not on its way yet stays here. */
+  /** Sends no more: what is not on its way yet stays here. */
   end() {
     this.#ended = true;
   }
 
-  /** @param {File} file */
+  /**
+   * Says why a file cannot be taken; says nothing if it can.
+   *
+   * @param {File} file
+   */
   #refusal(file) {
     const { file_bytes: bytes, file_name_characters: characters } = this.#limits;
     if (file.size > bytes) return `It is larger than ${size(bytes)}`;
@@ -87,6 +100,7 @@ export class Uploads {
     return "";
   }
 
+  /** Begins to send what waits, as many at once as are allowed. */
   #go() {
     while (this.#sending < AT_ONCE && !this.#ended) {
       const essay = this.#waiting.shift();
@@ -99,24 +113,28 @@ export class Uploads {
     }
   }
 
-  /** @param {Essay} essay */
+  /**
+   * Sends a file until the server has it, refuses it, or has been away for too long.
+   *
+   * @param {Essay} essay
+   */
   async #send(essay) {
     for (let attempt = 1; !this.#ended; attempt += 1) {
-      this.#tell(essay, { state: "sending", beganAt: now() });
+      this.#change(essay, { state: "sending", beganAt: now() });
       try {
         await this.#api.upload(this.#batchId, essay.id, /** @type {File} */ (essay.file));
         // It may have its slot already: the answer is one way, the notification another.
-        if (essay.state === "sending") this.#tell(essay, { state: "stored", trouble: undefined });
+        if (essay.state === "sending") this.#change(essay, { state: "stored", trouble: undefined });
         return;
       } catch (error) {
         if (essay.state !== "sending") return;
-        const passes = error instanceof ApiError && error.passes;
+        const temporary = error instanceof ApiError && error.temporary;
         const trouble = error instanceof Error ? error.message : String(error);
-        if (!passes || attempt === TRIES) {
-          this.#tell(essay, { state: "failed", trouble, hopeless: !passes });
+        if (!temporary || attempt === TRIES) {
+          this.#change(essay, { state: "failed", trouble, hopeless: !temporary });
           return;
         }
-        this.#tell(essay, { trouble });
+        this.#change(essay, { trouble });
         await new Promise((resolve) => setTimeout(resolve, WAIT_MS * 2 ** attempt * Math.random()));
       }
     }
@@ -126,13 +144,13 @@ export class Uploads {
    * @param {Essay} essay
    * @param {Partial<Essay>} change
    */
-  #tell(essay, change) {
+  #change(essay, change) {
     Object.assign(essay, change);
     this.#changed(essay);
   }
 }
 
-/** A UUID of version 4; `crypto.randomUUID` is there on https and localhost only. */
+/** Makes a UUID of version 4. Browsers have `crypto.randomUUID` on https and localhost only. */
 function newId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = (Number(bytes[6]) & 0x0f) | 0x40;

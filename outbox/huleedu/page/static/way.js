@@ -1,34 +1,23 @@
 /** The way of one file through the system: who did what when, on one line of time. */
 
-import { precise } from "./clock.js";
+import { now, precise } from "./clock.js";
 import { byId, h } from "./dom.js";
 import { counted, duration, titled } from "./format.js";
+import { DELIVERY } from "./states.js";
 
 /**
  * @typedef {import("./uploads.js").Essay} Essay
- * @typedef {{sink: string, destination: string, state: string, attempts: number, settled_at: string | null,
- *   partition: number | null, offset: number | null, receivers: number | null}} Delivery
- * @typedef {{message_id: string, type: string, written_at: string, committed_at: string | null,
- *   deliveries: Delivery[]}} Message
- * @typedef {{now: string, name: string | null, messages: Message[]}} Way
+ * @typedef {import("./api.js").Way} Way
+ * @typedef {import("./api.js").Message} Message
+ * @typedef {import("./api.js").Delivery} Delivery
+ * @typedef {import("./api.js").Topics} Topics
  * @typedef {{who: string, what: string, how: string, from: number, to: number, open?: boolean}} Step
  */
 
 const FIRST_MS = 200;
 const LONGEST_MS = 3_000;
-const SLOT_ASSIGNED = "huleedu.els.essay.slot.assigned.v1";
-const EXCESS = "huleedu.els.excess.content.provisioned.v1";
 
-const STATES = /** @type {Record<string, string>} */ ({
-  ready: "not sent yet",
-  scheduled: "waits for its time",
-  held: "waits behind an earlier one",
-  parked: "was given up for now; a person decides",
-  expired: "came too late to be worth telling",
-  skipped: "was skipped by a person",
-});
-
-/** Follows one file until there is nothing more to come. */
+/** Shows the way of one file, until there is nothing more to come. */
 export class WayPanel {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
@@ -36,22 +25,30 @@ export class WayPanel {
   #essay;
   #api;
   #clock;
+  #topics;
 
   /**
    * @param {import("./api.js").Api} api
    * @param {import("./clock.js").Clock} clock
+   * @param {Topics} topics
    */
-  constructor(api, clock) {
+  constructor(api, clock, topics) {
     this.#api = api;
     this.#clock = clock;
+    this.#topics = topics;
   }
 
-  /** @param {Essay} essay something happened to it */
+  /**
+   * Shows the way of this file from now on: something has happened to it, or somebody wants to see it.
+   *
+   * @param {Essay} essay
+   */
   follow(essay) {
     this.#essay = essay;
     this.#after(essay, FIRST_MS);
   }
 
+  /** Shows none. */
   end() {
     this.#essay = undefined;
     clearTimeout(this.#timer);
@@ -59,6 +56,8 @@ export class WayPanel {
   }
 
   /**
+   * Asks after so many milliseconds.
+   *
    * @param {Essay} essay
    * @param {number} wait
    */
@@ -68,15 +67,17 @@ export class WayPanel {
   }
 
   /**
+   * Asks for the way of a file, and again later if it is not over.
+   *
    * @param {Essay} essay
-   * @param {number} wait
+   * @param {number} wait how long was waited for this time
    */
   async #ask(essay, wait) {
     const longer = Math.min(wait * 1.5, LONGEST_MS);
-    const asked = performance.timeOrigin + performance.now();
+    const asked = now();
     try {
-      const way = /** @type {Way} */ (await this.#api.way(essay.id));
-      this.#clock.compare(asked, performance.timeOrigin + performance.now(), way.now);
+      const way = await this.#api.way(essay.id);
+      this.#clock.compare(asked, now(), way.now);
       if (essay !== this.#essay) return;
       this.#show(essay, way);
       if (unfinished(essay, way)) this.#after(essay, longer);
@@ -86,19 +87,21 @@ export class WayPanel {
   }
 
   /**
+   * Shows what is known of the way.
+   *
    * @param {Essay} essay
    * @param {Way} way
    */
   #show(essay, way) {
-    const steps = stepsOf(essay, way, this.#clock);
+    const steps = stepsOf(essay, way, this.#clock, this.#topics);
     byId("way").hidden = steps.length === 0;
     const first = steps[0];
     if (!first) return;
     const begin = Math.min(...steps.map((step) => step.from));
     const end = Math.max(begin + 1, ...steps.map((step) => step.to));
-    const open = byId("way-body").querySelector("ol");
+    const shown = byId("way-body").querySelector("ol");
     const list = h("ol", { class: "steps" }, ...steps.map((step) => line(step, begin, end)));
-    if (!open) list.classList.add("fresh");
+    if (!shown) list.classList.add("fresh");
     byId("way-body").replaceChildren(
       h("p", { class: "subject" }, essay.name),
       ...this.#figures(essay, way),
@@ -109,11 +112,13 @@ export class WayPanel {
   }
 
   /**
+   * Makes the two times that matter, where this browser heard of the slot over the socket.
+   *
    * @param {Essay} essay
    * @param {Way} way
    */
   #figures(essay, way) {
-    const assigned = way.messages.find((message) => message.type === SLOT_ASSIGNED);
+    const assigned = way.messages.find((message) => message.type === this.#topics.slot_assigned);
     if (!assigned || essay.heardAt === undefined || essay.heard !== "told") return [];
     const heard = this.#clock.there(essay.heardAt);
     const commit = precise(assigned.committed_at ?? assigned.written_at);
@@ -127,6 +132,8 @@ export class WayPanel {
   }
 
   /**
+   * Says how the times were measured, and how exactly.
+   *
    * @param {Way} way
    * @param {Essay} essay
    */
@@ -144,6 +151,8 @@ export class WayPanel {
 }
 
 /**
+ * Tells whether there is more to come.
+ *
  * @param {Essay} essay
  * @param {Way} way
  */
@@ -155,25 +164,27 @@ function unfinished(essay, way) {
 }
 
 /**
+ * Makes a step of each thing that happened, by the database's clock.
+ *
  * @param {Essay} essay
  * @param {Way} way
  * @param {import("./clock.js").Clock} clock
+ * @param {Topics} topics
  */
-function stepsOf(essay, way, clock) {
+function stepsOf(essay, way, clock, topics) {
   /** @type {Step[]} */
   const steps = [];
-  const now = precise(way.now);
+  const answered = precise(way.now);
   for (const [index, message] of way.messages.entries()) {
     const written = precise(message.written_at);
     const committed = precise(message.committed_at ?? message.written_at);
     const sent = index === 0 && essay.beganAt !== undefined ? clock.there(essay.beganAt) : written;
-    const { who, what, how, ...said } = meaning(message, essay);
-    steps.push({ who, what, how, from: Math.min(sent, written), to: committed });
+    const { who, what, told } = meaning(message, essay, topics);
+    steps.push({ who, what, how: "with its message", from: Math.min(sent, written), to: committed });
     for (const delivery of message.deliveries) {
-      const { [delivery.sink]: about = "it" } = /** @type {Record<string, string>} */ (said);
-      steps.push(deliveryStep(delivery, about, committed, now));
+      steps.push(deliveryStep(delivery, told[delivery.sink] ?? "it", committed, answered));
     }
-    if (message.type === SLOT_ASSIGNED && essay.heardAt !== undefined) {
+    if (message.type === topics.slot_assigned && essay.heardAt !== undefined) {
       const by = essay.heard === "asked" ? "by asking" : "over the WebSocket";
       const heard = Math.max(clock.there(essay.heardAt), committed);
       steps.push({ who: "browser", what: "This browser heard of it", how: by, from: committed, to: heard });
@@ -183,49 +194,53 @@ function stepsOf(essay, way, clock) {
 }
 
 /**
- * Whose transaction it was, and what each sink is told with it.
+ * Says whose transaction wrote a message, and what each sink is told by it.
  *
  * @param {Message} message
  * @param {Essay} essay
+ * @param {Topics} topics
+ * @returns {{who: string, what: string, told: Record<string, string>}}
  */
-function meaning({ type }, essay) {
-  const how = "with its message";
-  if (type === SLOT_ASSIGNED) {
-    const what = `ELS assigned slot ${Number(essay.slot ?? 0) + 1}`;
-    return { who: "els", what, how, kafka: "the assignment", redis: "the notification" };
+function meaning({ type }, essay, topics) {
+  switch (type) {
+    case topics.slot_assigned: {
+      const what = `ELS assigned slot ${Number(essay.slot ?? 0) + 1}`;
+      return { who: "els", what, told: { kafka: "the assignment", redis: "the notification" } };
+    }
+    case topics.excess_content:
+      return { who: "els", what: "ELS found no slot left", told: { kafka: "the notice" } };
+    case topics.content_provisioned:
+      return { who: "page", what: "The file was stored", told: { kafka: "the upload" } };
+    default:
+      return { who: "page", what: type, told: {} };
   }
-  if (type === EXCESS) return { who: "els", what: "ELS found no slot left", how, kafka: "the notice" };
-  return { who: "page", what: "The file was stored", how, kafka: "the upload" };
 }
 
 /**
+ * Makes the step of a delivery: it is there, or it is not there yet and why.
+ *
  * @param {Delivery} delivery
- * @param {string} said
+ * @param {string} what the sink is told
  * @param {number} committed
- * @param {number} now
+ * @param {number} answered when this was known
  * @returns {Step}
  */
-function deliveryStep(delivery, said, committed, now) {
-  const { sink, state } = delivery;
-  const name = titled(sink);
-  const to = delivery.settled_at === null ? now : precise(delivery.settled_at);
+function deliveryStep(delivery, what, committed, answered) {
+  const { sink, state, attempts } = delivery;
+  const open = delivery.settled_at === null;
+  const to = delivery.settled_at === null ? answered : precise(delivery.settled_at);
   if (state === "delivered")
-    return { who: sink, what: `${name} has ${said}`, how: place(delivery), from: committed, to };
-  const how =
-    state === "retrying"
-      ? `failed ${counted(delivery.attempts, "time")}, is tried again`
-      : (STATES[state] ?? state);
-  return {
-    who: sink,
-    what: `${name} is to get ${said}`,
-    how,
-    from: committed,
-    to,
-    open: delivery.settled_at === null,
-  };
+    return { who: sink, what: `${titled(sink)} has ${what}`, how: place(delivery), from: committed, to };
+  const failures = state === "retrying" ? `, ${counted(attempts, "time")} so far` : "";
+  const how = `${DELIVERY[state] ?? state}${failures}`;
+  return { who: sink, what: `${titled(sink)} is to get ${what}`, how, from: committed, to, open };
 }
 
-/** @param {Delivery} delivery */
+/**
+ * Says where in the sink a delivery is.
+ *
+ * @param {Delivery} delivery
+ */
 function place({ partition, offset, receivers }) {
   if (partition !== null && offset !== null) return `partition ${partition}, offset ${offset}`;
   if (receivers === 0) return "nobody was listening";
@@ -233,6 +248,8 @@ function place({ partition, offset, receivers }) {
 }
 
 /**
+ * Makes the line of a step, between the beginning and the end of the whole way.
+ *
  * @param {Step} step
  * @param {number} begin
  * @param {number} end
@@ -245,14 +262,18 @@ function line(step, begin, end) {
   const until = step.open ? "…" : `+${duration(step.to - begin)}`;
   return h(
     "li",
-    { "data-who": step.who, class: step.open ? "open" : "" },
+    { "data-who": step.who, "data-state": step.open ? "open" : "over" },
     h("span", { class: "what" }, step.what, h("small", {}, step.how)),
     h("span", { class: "when" }, until),
     h("span", { class: "track", "aria-hidden": "true" }, bar),
   );
 }
 
-/** @param {number} length */
+/**
+ * Makes the axis of time below the steps.
+ *
+ * @param {number} length in milliseconds
+ */
 function axis(length) {
   const step = nice(length / 4);
   const marks = [];
@@ -264,13 +285,19 @@ function axis(length) {
   return h("div", { class: "axis", "aria-hidden": "true" }, ...marks);
 }
 
-/** @param {number} value the next of 1, 2 and 5 times a power of ten */
+/**
+ * Returns the next number that is 1, 2 or 5 times a power of ten.
+ *
+ * @param {number} value
+ */
 function nice(value) {
   const power = 10 ** Math.floor(Math.log10(value));
   return power * /** @type {number} */ ([1, 2, 5, 10].find((times) => power * times >= value) ?? 10);
 }
 
 /**
+ * Makes a number that is to be seen from afar.
+ *
  * @param {string} value
  * @param {string} label
  */
