@@ -214,8 +214,8 @@ class Consumer:
 
 def _options(settings: ConsumerSettings) -> Mapping[str, Any]:
     return {
-        "bootstrap_servers": settings.kafka_bootstrap_servers,
-        "client_id": settings.service_name,
+        "bootstrap_servers": settings.kafka.bootstrap_servers,
+        "client_id": settings.kafka.client_id,
         "group_id": settings.kafka_group,
         "auto_offset_reset": "earliest",
         "enable_auto_commit": False,

@@ -31,7 +31,7 @@ class ConsumerSettings(DatabaseSettings):
     kafka_ssl_cert_file: Path | None = None
     """The client's certificate, PEM."""
     kafka_ssl_key_file: Path | None = None
-    """Its private key, PEM."""
+    """The private key of the client's certificate, PEM."""
     kafka_ssl_key_password: SecretStr | None = None
     """The private key's password."""
     kafka_session_timeout_seconds: Seconds = 10.0
@@ -45,9 +45,18 @@ class ConsumerSettings(DatabaseSettings):
     @property
     def kafka(self) -> KafkaSettings:
         """How to reach Kafka, as the core's clients take it."""
-        ours = type(self).model_fields.keys()
-        shared = [name for name in KafkaSettings.model_fields if f"kafka_{name}" in ours]
-        return KafkaSettings.model_validate({name: getattr(self, f"kafka_{name}") for name in shared})
+        return KafkaSettings(
+            bootstrap_servers=self.kafka_bootstrap_servers,
+            client_id=self.service_name,
+            security_protocol=self.kafka_security_protocol,
+            sasl_mechanism=self.kafka_sasl_mechanism,
+            sasl_username=self.kafka_sasl_username,
+            sasl_password=self.kafka_sasl_password,
+            ssl_ca_file=self.kafka_ssl_ca_file,
+            ssl_cert_file=self.kafka_ssl_cert_file,
+            ssl_key_file=self.kafka_ssl_key_file,
+            ssl_key_password=self.kafka_ssl_key_password,
+        )
 
     @model_validator(mode="after")
     def _can_reach_kafka(self) -> Self:
