@@ -6,6 +6,8 @@ storage parameters and comments, so that a database can be compared with a fresh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import asyncpg
 
 from outbox.schema.limits import REVISIONS, TABLES, VERSION_TABLE
@@ -58,10 +60,33 @@ WITH here AS (
 SELECT name, concat_ws(' -- ', replace(definition, prefix, ''), comment) FROM found, here
 """
 
+# A migration leaves a CHECK so where older rows violate it.
+_UNVALIDATED = """
+SELECT format('%1$s on %2$s is not validated: new rows satisfy it, older ones may not. '
+              'Find them: SELECT * FROM %2$s WHERE NOT (%3$s). '
+              'Once they are gone: ALTER TABLE %2$s VALIDATE CONSTRAINT %1$s',
+              conname, conrelid::regclass, pg_get_expr(conbin, conrelid))
+FROM pg_constraint JOIN pg_class ON pg_class.oid = conrelid
+WHERE NOT convalidated AND contype = 'c' AND relname = ANY ($2)
+  AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = coalesce($1, current_schema()))
+ORDER BY 1
+"""
 
-async def catalog(connection: asyncpg.Connection, schema: str | None = None) -> dict[str, str]:
+
+async def catalog(
+    connection: asyncpg.Connection,
+    schema: str | None = None,
+    relations: Sequence[str] = (*TABLES, "outbox_state"),
+) -> dict[str, str]:
     """Returns everything of the outbox in the database: what it is and its name, and how it is defined."""
-    return dict(await connection.fetch(_CATALOG, schema, [*TABLES, "outbox_state"]))
+    return dict(await connection.fetch(_CATALOG, schema, list(relations)))
+
+
+async def unvalidated(
+    connection: asyncpg.Connection, schema: str | None = None, tables: Sequence[str] = TABLES
+) -> list[str]:
+    """Returns the CHECKs that older rows may violate, each in one line with what to do."""
+    return [line for (line,) in await connection.fetch(_UNVALIDATED, schema, list(tables))]
 
 
 async def version(connection: asyncpg.Connection, schema: str | None = None) -> str | None:

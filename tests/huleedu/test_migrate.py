@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from alembic import command
 
-from outbox import SchemaError, Settings
+from outbox import SchemaError, Settings, migrate
 from outbox.huleedu.migrate import config, downgrade, upgrade
 from outbox.huleedu.schema import TABLES, VERSION_TABLE
 
@@ -36,6 +36,21 @@ async def test_they_come_and_go_beside_the_outbox(database: str) -> None:
 
 async def test_the_models_say_what_the_migrations_make(huleedu_database: str) -> None:
     await asyncio.to_thread(command.check, config(Settings(database_url=huleedu_database)))
+
+
+async def test_the_outboxs_own_in_another_thread_are_not_in_their_way(
+    database: str, empty_database: str
+) -> None:
+    await asyncio.gather(
+        asyncio.to_thread(upgrade, Settings(database_url=database)),
+        asyncio.to_thread(migrate.upgrade, Settings(database_url=empty_database)),
+    )
+    assert await tables(database) == await tables(empty_database) | TABLES | {VERSION_TABLE}
+
+
+async def test_they_are_in_the_connections_schema_wherever_the_outbox_is(empty_database: str) -> None:
+    await asyncio.to_thread(upgrade, Settings(database_url=empty_database, database_schema="own"))
+    assert await tables(empty_database) == TABLES | {VERSION_TABLE}
 
 
 async def test_a_migration_that_is_not_known_is_told(huleedu_database: str) -> None:
