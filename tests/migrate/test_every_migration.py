@@ -1,0 +1,118 @@
+"""What each migration is held to, those that are yet to be written too."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+import pytest
+from alembic import command
+
+from outbox.huleedu.migrate import HULEEDU
+from outbox.migrate import OUTBOX, Migrations
+from outbox.schema import catalog
+from outbox.settings import Settings
+from tests.support.migrations import Scripts, complaints, revisions, up_and_down
+from tests.support.postgres import Cluster
+from tests.support.sql import connection
+
+ROOT = Path(__file__).parents[2] / "migrations"
+THERE = [path.relative_to(ROOT) for path in ROOT.glob("**/versions/*.py")]
+
+FROZEN = {
+    "versions/0001_outbox.py": "5abb6b010d1e24fe2d453eef9e948c72c0e1f909385429011deadcd3a3af9389",
+    "huleedu/versions/0001_huleedu.py": "2e828c4c158858ab303b55dba75327052f594de14e0e04264e76db7f8f5bc848",
+    "huleedu/versions/0002_page.py": "633740fff554015a23deb601f0862b45fb0c591e6c2d9bc125cb1dd16f308344",
+}
+"""Each migration, by the SHA-256 of its file."""
+
+EVERY = [
+    pytest.param(migrations, revision, id=f"{migrations.version_table}-{revision}")
+    for migrations in (OUTBOX, HULEEDU)
+    for revision in revisions(migrations)
+]
+every_migration = pytest.mark.parametrize(("migrations", "revision"), EVERY)
+
+
+@pytest.mark.parametrize("path", sorted({*FROZEN, *map(str, THERE)}))
+def test_a_migration_that_was_released_never_changes(path: str) -> None:
+    assert path in FROZEN, f"{path} is new: freeze it here as soon as others may have run it"
+    digest = hashlib.sha256((ROOT / path).read_bytes()).hexdigest()
+    assert digest == FROZEN[path], (
+        f"{path} has changed. Databases have run it as it was and will not run it again: put it back, and "
+        "write what should change as a new migration (docs/migrations.md says how)"
+    )
+
+
+@every_migration
+async def test_it_harms_no_writer_and_no_older_relay(
+    empty_database: str, migrations: Migrations, revision: str
+) -> None:
+    assert await complaints(migrations, revision, empty_database) == []
+
+
+@every_migration
+async def test_it_goes_down_and_up_again(
+    every_postgres: Cluster, migrations: Migrations, revision: str
+) -> None:
+    async with every_postgres.database() as url, every_postgres.database() as other:
+        before, after, before_again, after_again = await up_and_down(migrations, revision, url)
+        assert before != after
+        assert before == before_again
+        assert after == after_again
+        # From there on it comes to the same as in a database that never went back.
+        settings, fresh = Settings(database_url=url), Settings(database_url=other)
+        for each in (settings, fresh):
+            await asyncio.to_thread(migrations.upgrade, each)
+        await asyncio.to_thread(command.check, migrations.config(settings))
+        async with connection(url) as db, connection(other) as unspoilt:
+            assert await catalog.catalog(db) == await catalog.catalog(unspoilt)
+            assert await catalog.unvalidated(db) == []
+
+
+# What they are held to notices what it should
+
+
+@pytest.mark.parametrize(
+    ("careless", "told"),
+    [
+        ('op.create_index("x", "outbox_queue", ["bytes"])', "x is built while nobody can write outbox_queue"),
+        (
+            'op.alter_column("outbox_queue", "destination_hash", type_=sa.Numeric())',
+            "outbox_queue is rewritten",
+        ),
+        (
+            'op.add_column("outbox", sa.Column("x", sa.UUID(), server_default=sa.text("gen_random_uuid()")))',
+            "outbox is rewritten",
+        ),
+        (
+            'op.execute("ALTER TABLE outbox ADD CONSTRAINT x CHECK (id > 0)")',
+            "x reads all of outbox while nobody can write",
+        ),
+        (
+            'op.execute("ALTER TABLE outbox_queue ADD CONSTRAINT x CHECK (id > 0) NOT VALID")',
+            "x is a CHECK on outbox_queue, which fails older relays",
+        ),
+        ('op.execute("DROP TABLE outbox_inbox")', "outbox_inbox is rewritten or dropped"),
+    ],
+)
+async def test_a_careless_migration_is_noticed(
+    scripts: Scripts, database: str, careless: str, told: str
+) -> None:
+    revision = scripts.add(careless)
+    (complaint,) = await complaints(scripts.migrations, revision, database)
+    assert complaint.startswith(told)
+
+
+@pytest.mark.parametrize("revision", ["0002", "0003", "0004", "0005"])
+async def test_a_migration_of_each_kind_is_as_it_should_be(
+    scripts: Scripts, every_postgres: Cluster, revision: str
+) -> None:
+    scripts.add_one_of_each_kind()
+    async with every_postgres.database() as url, every_postgres.database() as other:
+        before, after, before_again, after_again = await up_and_down(scripts.migrations, revision, url)
+        assert before != after
+        assert before == before_again
+        assert after == after_again
+        assert await complaints(scripts.migrations, revision, other) == []
