@@ -14,17 +14,21 @@ from outbox.schema import grants as rights
 
 @click.command()
 @click.option("--sql", is_flag=True, help="Print the statements instead, without a database.")
+@click.option("--from", "since", metavar="REVISION", help="With --sql: what the database is at already.")
 @as_json
-def migrate(*, sql: bool, as_json: bool) -> None:
+def migrate(*, sql: bool, since: str | None, as_json: bool) -> None:
     """Bring the database to this version's schema; does nothing where it is there already.
 
     The tables are the outbox's own, and so is the table of versions: a service's migrations in the
-    same database are not touched.
+    same database are not touched. Services and relays may be at work. What was interrupted goes on
+    with the next run.
     """
     chosen = settings()
     if sql:
-        migrations.sql(chosen, sys.stdout)
+        migrations.sql(chosen, sys.stdout, f"{since}:head" if since else "head")
         return
+    if since:
+        raise click.UsageError("--from goes with --sql: without it, the database says what it is at.")
     migrations.upgrade(chosen)
     if as_json:
         print_json({"revision": REVISIONS[-1]})

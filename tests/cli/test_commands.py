@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from outbox.cli import COMMANDS, main
+from outbox.schema import REVISIONS
 from tests.support import waiting
 from tests.support.relay_process import RelayProcess
 
@@ -176,6 +177,12 @@ async def test_migrate_offline(outbox: Run) -> None:
     result = await outbox("migrate", "--sql", OUTBOX_DATABASE_URL="")
     assert result.exit_code == 0
     assert "CREATE TABLE outbox_queue" in result.stdout
+    result = await outbox("migrate", "--sql", "--from", REVISIONS[-1], OUTBOX_DATABASE_URL="")
+    assert result.exit_code == 0
+    assert "CREATE TABLE" not in result.stdout
+    result = await outbox("migrate", "--sql", "--from", "9999", OUTBOX_DATABASE_URL="")
+    assert (result.exit_code, "9999 is not known here" in result.stderr) == (1, True)
+    assert (await outbox("migrate", "--from", "0001")).exit_code == 2
 
 
 # Looking
