@@ -36,6 +36,7 @@ from tests.support import gateway as gateways
 from tests.support.huleedu import content, registration, written
 from tests.support.kafka import Topics
 from tests.support.manual import ROOT, blocks, example
+from tests.support.migrations import Scripts, complaints, revisions, up_and_down
 from tests.support.node import NODE
 from tests.support.postgres import Cluster
 from tests.support.sql import begun, connection, engine
@@ -184,6 +185,17 @@ async def test_a_sink_of_ones_own(module: ModuleType, database: str, tmp_path: P
 @pytest.mark.parametrize("module", ["gate"], indirect=True)
 async def test_a_test_with_a_gate(module: ModuleType, database: str, tmp_path: Path) -> None:
     await module.check_that_a_refused_order_is_parked(database, tmp_path)
+
+
+async def test_migrations_as_they_should_be(database: str, empty_database: str, tmp_path: Path) -> None:
+    scripts = Scripts(tmp_path / "migrations")
+    for number, name in enumerate(("column", "index", "check", "validate"), start=2):
+        scripts.write(f"{number:04}", example(name))
+    for revision in revisions(scripts.migrations)[1:]:
+        assert await complaints(scripts.migrations, revision, database) == []
+        before, after, *again = await up_and_down(scripts.migrations, revision, empty_database)
+        assert again == [before, after]
+        assert before != after
 
 
 # HuleEdu
