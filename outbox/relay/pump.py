@@ -14,10 +14,10 @@ from random import random
 from time import monotonic
 from typing import Any
 
-from outbox.errors import SinkError, Transient, Unavailable, describe
-from outbox.message import Delivery, Result, Sent
+from outbox.message import Delivery, Sent
 from outbox.observe import emit
 from outbox.relay.breakers import Admission, SinkBreakers
+from outbox.relay.isolate import send_isolated
 from outbox.relay.lanes import Lane, SinkLanes
 from outbox.relay.store import Fetched, Position, Request, Store
 from outbox.relay.verdict import Failure, Verdict, highest_in_line, judge, sort_out
@@ -89,7 +89,7 @@ class Pump:
             batch = await self._fetch(store, lanes, admission)
             if batch.deliveries and not self._may_send(lanes):
                 return 0, False
-            verdict = await self._send(batch.deliveries, admission)
+            verdict = await self._send(batch, admission)
             await self._settle(store, lanes, verdict, began)
             self._advance(lanes, batch, verdict)
             return verdict.settled, batch.full
@@ -138,41 +138,27 @@ class Pump:
         )
         return batch
 
-    async def _send(self, fetched: Sequence[Delivery], admission: Admission) -> Verdict:
-        outgoing = sort_out(fetched, admission.probes)
+    async def _send(self, fetched: Fetched, admission: Admission) -> Verdict:
+        outgoing = sort_out(fetched.deliveries, probes=admission.probes, faults=fetched.faults)
         if not outgoing.send:
             return judge(outgoing, (), self._policy, _JITTER)
-        results = await self._ask(outgoing.send)
+        served = self._served
+        results = await send_isolated(
+            served.sink,
+            outgoing.send,
+            served.lanes.deadline,
+            patience=served.settings.send_timeout_seconds,
+        )
         verdict = judge(outgoing, results, self._policy, _JITTER)
         emit(
             "pump.sent",
-            sink=self._served.name,
+            sink=served.name,
             pump=self._number,
             rows=len(results),
             sent=len(verdict.sent),
             failed=len(results) - len(verdict.sent),
         )
         return verdict
-
-    async def _ask(self, batch: Sequence[Delivery]) -> Sequence[Result]:
-        """Returns the sink's results, or what stands for them where it gave none."""
-        error: SinkError
-        try:
-            async with asyncio.timeout(self._served.lanes.deadline - monotonic()) as limit:
-                results = await self._served.sink.send(batch)
-        except SinkError as raised:
-            error = raised
-        except Exception as raised:  # noqa: BLE001 - a sink may be anybody's
-            if limit.expired():
-                error = Unavailable("no answer before the lease ran out", uncertain=True)
-            else:
-                error = Transient(describe(raised))
-        else:
-            given = len(results) if isinstance(results, Sequence) else "no"
-            if given == len(batch):
-                return results
-            error = Transient(f"the sink gave {given} results for {len(batch)} deliveries", uncertain=True)
-        return [error] * len(batch)
 
     async def _settle(self, store: Store, lanes: Sequence[Lane], verdict: Verdict, began: float) -> None:
         served = self._served
@@ -251,9 +237,9 @@ class Pump:
         return {
             "sink": self._served.name,
             "id": delivery.id,
-            "message_id": str(delivery.message_id),
+            "message_id": str(delivery.message_id) if delivery.message_id else None,
             "event_type": delivery.type,
-            "correlation_id": json.loads(delivery.headers).get("correlation_id"),
+            "correlation_id": json.loads(delivery.headers or "{}").get("correlation_id"),
         }
 
 

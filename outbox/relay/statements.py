@@ -12,6 +12,7 @@ from functools import cache
 from typing import NamedTuple
 
 from outbox.message import Delivery
+from outbox.schema import DESTINATION_BYTES, HEADERS_STORED_BYTES, KEY_BYTES, PAYLOAD_BYTES, TYPE_BYTES
 
 
 @cache
@@ -40,7 +41,7 @@ _SNAPSHOT = {
     "last_id": "(SELECT last_value - (NOT is_called)::integer FROM {schema}outbox_id_seq)",
     "holds_ended": "(SELECT holds_ended FROM {schema}outbox_sinks WHERE sink = $1)",
 }
-_DELIVERY = {
+_QUEUED = {
     "id": "cut.id",
     "lane": "cut.lane",
     "key_hash": "cut.key_hash",
@@ -48,18 +49,46 @@ _DELIVERY = {
     "deferred": "cut.due_at IS NOT NULL",
     "head": "cut.blocks",
     "uncertain": "cut.uncertain",
-    "expired": "coalesce(written.expires_at <= now(), false)",
     "size": "cut.bytes",
-    "message_id": "written.message_id",
-    "type": "written.type",
-    "destination": "written.destination",
-    "key": "written.key",
-    "payload": "written.payload",
-    "headers": "written.headers",
-    "created_at": "written.created_at",
-    "expires_at": "written.expires_at",
-    "replay_id": "written.replay_id",
 }
+_TYPES = {
+    "expired": "boolean",
+    "message_id": "uuid",
+    "type": "text",
+    "destination": "text",
+    "key": "text",
+    "payload": "bytea",
+    "headers": "jsonb",
+    "created_at": "timestamptz",
+    "expires_at": "timestamptz",
+    "replay_id": "uuid",
+}
+_UNREAD = {name: f"NULL::{kind}" for name, kind in _TYPES.items()}
+_FIRST, _LAST = "'0001-01-02Z'::timestamptz", "'9999-12-30Z'::timestamptz"
+_WRITTEN = {
+    **{name: f"written.{name}" for name in _TYPES},
+    "expired": "coalesce(written.expires_at <= now(), false)",
+    # What is too far off for Python is never.
+    "expires_at": f"CASE WHEN written.expires_at BETWEEN {_FIRST} AND {_LAST} THEN written.expires_at END",
+}
+_READ = {name: f"CASE WHEN written.fault IS NULL THEN {column} END" for name, column in _WRITTEN.items()}
+
+GONE = "its row in outbox is gone"
+"""The fault of a delivery in the queue whose message was deleted."""
+
+# Told by sizes that are stored, so that nothing large is read. The table refuses most of it; what is there
+# all the same is from before it did, or a CHECK was dropped.
+_FAULT = f"""CASE
+                WHEN octet_length(o.payload) > {PAYLOAD_BYTES}
+                    THEN 'its payload of ' || octet_length(o.payload) || ' bytes is over {PAYLOAD_BYTES}'
+                WHEN pg_column_size(o.headers) > {HEADERS_STORED_BYTES} THEN 'its headers are too large'
+                WHEN jsonb_typeof(o.headers) <> 'object' THEN 'its headers are no object'
+                WHEN octet_length(o.type) > {TYPE_BYTES} THEN 'its type is too long'
+                WHEN octet_length(o.destination) > {DESTINATION_BYTES} THEN 'its destination is too long'
+                WHEN octet_length(o.key) > {KEY_BYTES} THEN 'its key is too long'
+                WHEN o.created_at NOT BETWEEN {_FIRST} AND {_LAST}
+                    THEN 'its created_at is out of range: ' || o.created_at
+            END"""
 
 
 def _columns(fields: tuple[str, ...], expressions: Mapping[str, str]) -> str:
@@ -78,11 +107,14 @@ _HELD = """EXISTS (
                     OFFSET 0)"""
 _LEFT_OUT = "q.destination_hash = ANY (ARRAY(SELECT hashtextextended(d, 0) FROM unnest($6::text[]) AS d))"
 
-FETCH = f"""
+
+def _fetch(fault: str, columns: Mapping[str, str]) -> str:
+    return f"""
     SELECT delivery.*, snapshot.*
     FROM (SELECT {_columns(Snapshot._fields, _SNAPSHOT)} FROM pg_current_snapshot() AS now) AS snapshot
     LEFT JOIN LATERAL (
-        SELECT {_columns(Delivery._fields, _DELIVERY)}
+        SELECT {_columns(Delivery._fields, {**_QUEUED, **columns})},
+               CASE WHEN written.id IS NULL THEN '{GONE}' ELSE written.fault END AS fault
         FROM (
             SELECT due.*, sum(due.bytes) OVER (ROWS UNBOUNDED PRECEDING) AS running
             FROM unnest($2::smallint[], $3::bigint[]) AS owned (lane, floor)
@@ -104,19 +136,27 @@ FETCH = f"""
             ) AS due
             LIMIT $4
         ) AS cut
-        CROSS JOIN LATERAL (
-            SELECT * FROM {{schema}}outbox o WHERE o.id = cut.id OFFSET 0
-        ) AS written
+        LEFT JOIN LATERAL (
+            SELECT o.*, {fault} AS fault FROM {{schema}}outbox o WHERE o.id = cut.id OFFSET 0
+        ) AS written ON true
         WHERE cut.running - cut.bytes < $5
     ) AS delivery ON true
 """
+
+
+FETCH = _fetch(_FAULT, _READ)
 """Deliveries that may go out now, of the lanes given, each lane from its floor; and their snapshot.
 
 Retries that are due come first within a lane, with the scheduled deliveries that the floor has passed; one
 whose time comes before takes its place in line, behind what is not sent yet. A delivery is held while an
 earlier one of its key blocks. Bytes are summed before any payload is read. Floors count only if nobody else
 has ended a hold since: what waited for it is below them.
+
+Of a delivery with a fault, whose reason is given beside it, nothing of what was written is read.
 """
+
+OUTLINE = _fetch("NULL::text", _UNREAD)
+"""The same as `FETCH` without anything that was written, for when that cannot be read."""
 
 DELIVER = """
     WITH done AS (

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
 
+from outbox.errors import describe
 from outbox.message import Delivery, Sent
 from outbox.relay.statements import (
     DELIVER,
     EXPIRE,
     FAIL,
     FETCH,
+    GONE,
     MARK_UNCERTAIN,
+    OUTLINE,
     Snapshot,
     in_schema,
 )
-from outbox.relay.verdict import Failure
+from outbox.relay.verdict import Failure, Fault
 from outbox.settings import Settings
 
 LOST_DATABASE = (
@@ -48,7 +51,12 @@ _PLANNER = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
 }
-_FIELDS = len(Delivery._fields)
+_FAULT = len(Delivery._fields)
+"""Where in a fetched row its fault is; the snapshot's columns follow."""
+
+UNREADABLE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError, ArithmeticError, ValueError)
+"""What a fetch raises where the values of a row cannot be sent by the server, or not be had in Python."""
+
 _SET_LOCAL = "BEGIN; " + " ".join(f"SET LOCAL {name} = {value};" for name, value in _PLANNER.items())
 
 
@@ -89,6 +97,8 @@ class Fetched:
 
     snapshot: Snapshot
     deliveries: list[Delivery]
+    faults: dict[int, Fault]
+    """By id: the deliveries that cannot be sent, of which nothing was read."""
     full: bool
     """Whether it was cut by the number of rows or bytes, so that more may be there."""
 
@@ -101,6 +111,25 @@ def _retry_by(failure: Failure) -> datetime | None:
     if failure.delay is None or (failure.uncertain and failure.delivery.expired):
         return None
     return failure.delivery.expires_at
+
+
+def _fetched(records: Sequence[Any], request: Request) -> Fetched:
+    snapshot = Snapshot(*records[0][_FAULT + 1 :])
+    deliveries = [Delivery._make(record[:_FAULT]) for record in records if record[0] is not None]
+    faults = {
+        record[0]: Fault(record[_FAULT], holds=record[_FAULT] != GONE)
+        for record in records
+        if record[_FAULT] is not None
+    }
+    full = len(deliveries) >= request.rows or sum(d.size for d in deliveries) >= request.budget
+    return Fetched(snapshot, deliveries, faults, full)
+
+
+def _unreadable(records: Sequence[Any], reason: str) -> Fetched:
+    """Returns a fetch of one row, which cannot be read for this reason."""
+    fetched = _fetched(records, Request(positions=(), rows=1, budget=1))
+    faults = {delivery.id: Fault(f"it cannot be read: {reason}") for delivery in fetched.deliveries}
+    return replace(fetched, faults=faults | fetched.faults, full=True)
 
 
 @asynccontextmanager
@@ -136,12 +165,17 @@ class Store:
         self._relay = relay
 
     async def fetch(self, request: Request) -> Fetched:
-        """Returns the next deliveries that may go out."""
-        records = await self.run(FETCH, *request.values(self._sink))
-        snapshot = Snapshot(*records[0][_FIELDS:])
-        deliveries = [Delivery._make(record[:_FIELDS]) for record in records if record[0] is not None]
-        full = len(deliveries) >= request.rows or sum(d.size for d in deliveries) >= request.budget
-        return Fetched(snapshot, deliveries, full)
+        """Returns the next deliveries that may go out.
+
+        Where a row cannot be read, whatever the reason, fewer are asked for until it stands alone.
+        """
+        try:
+            records = await self.run(FETCH, *request.values(self._sink))
+        except UNREADABLE as error:
+            if request.rows > 1:
+                return await self.fetch(replace(request, rows=request.rows // 2))
+            return _unreadable(await self.run(OUTLINE, *request.values(self._sink)), describe(error))
+        return _fetched(records, request)
 
     async def deliver(self, sent: Sequence[tuple[Delivery, Sent]]) -> tuple[int, float]:
         """Records what the sink has.
@@ -203,7 +237,11 @@ class Store:
             found: list[Any] = await self._connection.fetch(sql, *values)
             return found
         await self._connection.execute(_SET_LOCAL)
-        # An error leaves the transaction open: the connection is given up with the session.
-        found = await self._connection.fetch(sql, *values)
+        try:
+            found = await self._connection.fetch(sql, *values)
+        except UNREADABLE:
+            await self._connection.execute("ROLLBACK")
+            raise
+        # Any other error leaves the transaction open: the connection is given up.
         await self._connection.execute("COMMIT")
         return found

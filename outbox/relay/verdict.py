@@ -5,7 +5,7 @@ Pure: no clock, no randomness and no I/O of its own.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import NamedTuple, assert_never
@@ -55,7 +55,7 @@ def decide(attempts: int, error: SinkError, policy: Policy, jitter: float) -> Ou
     """Returns what becomes of a delivery that failed with `error` after `attempts` earlier failures."""
     match error:
         case Unsent():
-            return Keep()
+            return Keep(uncertain=error.uncertain)
         case Unavailable(scope="part"):
             delay = policy.breaker.delay(_PART_FAILURES, jitter)
             return Retry(delay, error.reason, counted=False, uncertain=error.uncertain)
@@ -82,6 +82,14 @@ class Failure(NamedTuple):
     uncertain: bool
 
 
+class Fault(NamedTuple):
+    """Why a delivery cannot be sent, found before anything of it was read."""
+
+    reason: str
+    holds: bool = True
+    """Whether its key waits for it once it is parked, where the policy is to hold."""
+
+
 class Outgoing(NamedTuple):
     """A fetched batch, sorted out before anything is sent. Each part is in id order."""
 
@@ -89,30 +97,53 @@ class Outgoing(NamedTuple):
     expired: list[Delivery]
     """Too late to be worth sending."""
     left: list[Delivery]
-    """Left for a later round: they go to what is only probed now."""
+    """Left for a later round: they go to what is only probed now, or are behind a fault of their key."""
+    faulty: list[tuple[Delivery, Fault]]
 
 
-def sort_out(fetched: Iterable[Delivery], probes: Collection[str]) -> Outgoing:
+def sort_out(
+    fetched: Iterable[Delivery], *, probes: Collection[str] = (), faults: Mapping[int, Fault] | None = None
+) -> Outgoing:
     """Returns what to send of a batch, in whatever order its lanes and the retries among them came.
 
     To each destination in `probes` goes the first delivery only. What may have arrived is sent though it
-    is too late: its key must not go on before that is known.
+    is too late: its key must not go on before that is known. `faults` are by the id of their delivery.
     """
     batch = sorted(fetched, key=_BY_ID)
-    expired: list[Delivery] = []
+    outgoing = Outgoing([], [], [], [])
+    if faults:
+        batch = _without_faults(batch, faults, outgoing)
     if any(delivery.expired for delivery in batch):
-        expired = [d for d in batch if d.expired and not d.uncertain]
+        outgoing.expired.extend(d for d in batch if d.expired and not d.uncertain)
         batch = [d for d in batch if not d.expired or d.uncertain]
-    if not probes:
-        return Outgoing(batch, expired, [])
-    send: list[Delivery] = []
-    left: list[Delivery] = []
-    probed: set[str] = set()
+    if probes:
+        batch = _one_each(batch, probes, outgoing)
+    return outgoing._replace(send=batch)
+
+
+def _without_faults(batch: list[Delivery], faults: Mapping[int, Fault], outgoing: Outgoing) -> list[Delivery]:
+    faulty_keys: set[int] = set()
+    rest: list[Delivery] = []
     for delivery in batch:
-        (left if delivery.destination in probed else send).append(delivery)
+        if delivery.id in faults:
+            outgoing.faulty.append((delivery, faults[delivery.id]))
+            faulty_keys.add(delivery.key_hash)
+        elif delivery.key_hash in faulty_keys:
+            outgoing.left.append(delivery)
+        else:
+            rest.append(delivery)
+    return rest
+
+
+def _one_each(batch: list[Delivery], probes: Collection[str], outgoing: Outgoing) -> list[Delivery]:
+    """Returns what is left where each destination that is probed gets its first delivery only."""
+    probed: set[str] = set()
+    rest: list[Delivery] = []
+    for delivery in batch:
+        (outgoing.left if delivery.destination in probed else rest).append(delivery)
         if delivery.destination in probes:
             probed.add(delivery.destination)
-    return Outgoing(send, expired, left)
+    return rest
 
 
 @dataclass(slots=True)
@@ -149,6 +180,11 @@ def judge(outgoing: Outgoing, results: Sequence[Result], policy: Policy, jitter:
     verdict = Verdict(expired=outgoing.expired)
     for delivery in outgoing.left:
         _leave(verdict, delivery)
+    for delivery, fault in outgoing.faulty:
+        blocks = fault.holds and policy.on_park == "hold"
+        verdict.failures.append(
+            Failure(delivery, fault.reason, None, counted=False, blocks=blocks, uncertain=False)
+        )
     failed_keys: set[int] = set()
     for delivery, result in zip(outgoing.send, results, strict=True):
         if isinstance(result, Sent):

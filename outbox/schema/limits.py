@@ -26,6 +26,12 @@ HEADERS = 64
 HEADERS_BYTES = 16_384
 """The longest headers, names and values together."""
 
+HEADERS_STORED_BYTES = 32_768
+"""The longest headers as PostgreSQL stores them, which may be compressed."""
+
+PAYLOAD_BYTES = 100_000_000
+"""The longest payload, whatever a sink takes."""
+
 CONSUMER_BYTES = 255
 """The longest name of a consumer in the inbox."""
 

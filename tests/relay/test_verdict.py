@@ -11,6 +11,7 @@ from outbox.errors import Permanent, SinkError, Transient, Unavailable, Unsent
 from outbox.message import Delivery, Result, Sent
 from outbox.policy import Backoff, Policy
 from outbox.relay.verdict import (
+    Fault,
     Keep,
     Outgoing,
     Park,
@@ -109,7 +110,7 @@ def test_an_unknown_error_is_transient(attempts: int, policy: Policy, jitter: fl
 def judged(
     batch: Sequence[Delivery], *results: Result, on_park: Literal["continue", "hold"] = "continue"
 ) -> Verdict:
-    return judge(Outgoing(list(batch), [], []), results, Policy(on_park=on_park), repeat(0.5))
+    return judge(Outgoing(list(batch), [], [], []), results, Policy(on_park=on_park), repeat(0.5))
 
 
 def test_only_the_first_failure_of_a_key_is_recorded() -> None:
@@ -160,15 +161,35 @@ def test_the_highest_in_line_counts_where_ids_rose() -> None:
 
 def test_a_probe_is_the_first_delivery_to_its_destination() -> None:
     first, second, other = delivery("probed"), delivery("probed"), delivery("other")
-    assert sort_out([other, second, first], {"probed"}) == ([first, other], [], [second])
+    assert sort_out([other, second, first], probes={"probed"}) == ([first, other], [], [second], [])
 
 
 def test_what_is_left_for_a_probe_stays_in_line() -> None:
     probe, behind = delivery("d", lane=3), delivery("d", lane=3)
-    verdict = judge(sort_out([probe, behind], {"d"}), [Sent()], Policy(), repeat(0.5))
+    verdict = judge(sort_out([probe, behind], probes={"d"}), [Sent()], Policy(), repeat(0.5))
     assert (verdict.settled, verdict.left) == (1, {3: behind.id})
 
 
 def test_what_is_too_late_is_not_sent_unless_it_may_have_arrived() -> None:
     late, open_ = delivery("d", expired=True), delivery("d", expired=True, uncertain=True)
-    assert sort_out([late, open_], ()) == ([open_], [late], [])
+    assert sort_out([late, open_]) == ([open_], [late], [], [])
+
+
+def test_what_is_behind_a_fault_of_its_key_waits_for_a_later_round() -> None:
+    faulty, behind, other = delivery("d", "a", lane=1), delivery("d", "a", lane=1), delivery("d", "b", lane=1)
+    fault = Fault("too large")
+    outgoing = sort_out([faulty, behind, other], faults={faulty.id: fault})
+    assert tuple(outgoing) == ([other], [], [behind], [(faulty, fault)])
+    verdict = judge(outgoing, [Sent()], Policy(on_park="hold"), repeat(0.5))
+    assert [(f.delivery, f.reason, f.delay, f.blocks) for f in verdict.failures] == [
+        (faulty, "too large", None, True)
+    ]
+    assert verdict.left == {1: behind.id}
+
+
+def test_what_is_gone_holds_nobody_whatever_the_policy() -> None:
+    ghost = delivery("d", "a", head=True, deferred=True)
+    outgoing = sort_out([ghost], faults={ghost.id: Fault("gone", holds=False)})
+    verdict = judge(outgoing, [], Policy(on_park="hold"), repeat(0.5))
+    assert [failure.blocks for failure in verdict.failures] == [False]
+    assert list(verdict.released()) == [ghost]

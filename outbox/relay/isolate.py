@@ -1,0 +1,90 @@
+"""One batch through a sink, whoever wrote the sink: one result for each delivery, whatever it does.
+
+A sink says of each delivery what became of it. Where it raises instead, or answers something else, nobody
+knows which delivery that is about: the batch is sent again in halves, until the one at fault stands alone.
+It alone is charged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from time import monotonic
+
+from outbox.errors import SinkError, Transient, Unavailable, Unsent, describe
+from outbox.message import Delivery, Result, Sent
+from outbox.sinks import BEHIND, Sink
+
+_MOST_FAULTS = 8
+"""After so many deliveries that failed alone it is not about them: the rest waits for the next round."""
+
+
+async def send_isolated(
+    sink: Sink, batch: Sequence[Delivery], deadline: float, *, patience: float
+) -> Sequence[Result]:
+    """Sends a batch; returns one result per delivery, in its order.
+
+    All of it ends before `deadline` (monotonic). Nothing is sent again that could take longer than that, by
+    the `patience` of one send in seconds.
+    """
+    return await _Isolation(sink, deadline, deadline - patience).send(batch)
+
+
+class _Isolation:
+    """A batch and its parts on their way through a sink."""
+
+    def __init__(self, sink: Sink, deadline: float, last_send: float) -> None:
+        self._sink = sink
+        self._deadline = deadline
+        self._last_send = last_send
+        self._faults = 0
+
+    async def send(self, batch: Sequence[Delivery]) -> Sequence[Result]:
+        results = await self._ask(batch)
+        if not isinstance(results, SinkError):
+            return results
+        if len(batch) > 1 and not isinstance(results, Unavailable):
+            return await self._halves(batch, results)
+        self._faults += 1
+        return [results] * len(batch)
+
+    async def _ask(self, batch: Sequence[Delivery]) -> Sequence[Result] | SinkError:
+        """Returns the sink's results, or one error for all of them."""
+        try:
+            async with asyncio.timeout(self._deadline - monotonic()) as limit:
+                results = await self._sink.send(batch)
+        except SinkError as error:
+            return error
+        except asyncio.CancelledError as error:
+            if _is_meant():
+                raise
+            return Transient(describe(error))
+        except Exception as error:  # noqa: BLE001 - a sink may be anybody's
+            if limit.expired():
+                return Unavailable("no answer before the lease ran out", uncertain=True)
+            return Transient(describe(error))
+        given = len(results) if isinstance(results, Sequence) else "no"
+        if given == len(batch):
+            return results
+        return Transient(f"the sink gave {given} results for {len(batch)} deliveries", uncertain=True)
+
+    async def _halves(self, batch: Sequence[Delivery], error: SinkError) -> list[Result]:
+        if monotonic() > self._last_send or self._faults >= _MOST_FAULTS:
+            return [Unsent(error.reason, uncertain=True)] * len(batch)
+        middle = len(batch) // 2
+        first = await self.send(batch[:middle])
+        failed = {
+            delivery.key_hash
+            for delivery, result in zip(batch, first, strict=False)
+            if not isinstance(result, Sent)
+        }
+        rest = [delivery for delivery in batch[middle:] if delivery.key_hash not in failed]
+        second = iter(await self.send(rest) if rest else ())
+        behind = (BEHIND if delivery.key_hash in failed else next(second) for delivery in batch[middle:])
+        return [*first, *behind]
+
+
+def _is_meant() -> bool:
+    """True if it is this task that somebody cancels, rather than something within the sink."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
