@@ -60,6 +60,12 @@ _LANES_LOST = Counter(
     ["sink"],
     registry=REGISTRY,
 )
+_PUMP_FAILURES = Counter(
+    "outbox_pump_failures_total",
+    "Times a pump ended with an error and was started again.",
+    ["sink"],
+    registry=REGISTRY,
+)
 _DATABASE_LOST = Counter(
     "outbox_database_lost_total", "Times the relay lost its database.", registry=REGISTRY
 )
@@ -94,6 +100,10 @@ def _settled(fields: Fields) -> None:
 
 def _failed(outcome: str) -> Callable[[Fields], None]:
     return lambda fields: _FAILED.labels(fields["sink"], outcome).inc()
+
+
+def _pump_failed(fields: Fields) -> None:
+    _PUMP_FAILURES.labels(fields["sink"]).inc()
 
 
 def _lanes_lost(fields: Fields) -> None:
@@ -135,6 +145,8 @@ EVENTS: Mapping[str, Kind] = {
     "pump.sent": Kind(_D, "sink pump rows sent failed"),
     "pump.settling": Kind(_D, "sink pump rows"),
     "pump.settled": Kind(_D, "sink pump delivered oldest_seconds seconds", _settled),
+    # A pump ended with an error that is none of its connection's; it is started again after `pause` seconds.
+    "pump.failed": Kind(_E, "sink pump reason pause", _pump_failed, same="sink pump reason"),
     # What failed, per delivery.
     "delivery.retry": Kind(
         _W, "sink id message_id event_type correlation_id attempts delay reason", _failed("retry")
@@ -147,6 +159,7 @@ EVENTS: Mapping[str, Kind] = {
     "breaker.opened": Kind(_W, "sink destination reason wait", same="sink destination reason"),
     "breaker.closed": Kind(_I, "sink destination"),
     # Maintenance.
+    "maintenance.failed": Kind(_E, "reason pause", same="reason"),
     "prune.failed": Kind(_W, "reason", same="reason"),
     "prune.done": Kind(_I, "rows", lambda fields: _PRUNED.inc(fields["rows"])),
 }
@@ -239,6 +252,16 @@ def watch() -> Iterator[Watch]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Failing:
+    """A pump that failed and is started again after a pause."""
+
+    pump: int
+    reason: str
+    seconds: float
+    """Since it first failed, and did none of its work."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SinkHealth:
     """How one sink of a relay is doing."""
 
@@ -250,6 +273,8 @@ class SinkHealth:
     quiet_seconds: float = 0.0
     """Since it last settled a delivery (delivered, retry, parked, expired), got its first lane or saw
     a breaker close, whichever is latest."""
+    failing: tuple[Failing, ...] = ()
+    """Its pumps that do none of their work now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,13 +22,12 @@ from sqlalchemy import (
     column,
     delete,
     func,
-    insert,
     literal,
     select,
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.operate.state import STATE, Selection, pending
@@ -128,7 +127,7 @@ async def _skip(connection: AsyncConnection, picked: Picked) -> Done:
     gone = (await connection.execute(delete(queue).where(_same(queue, locked)).returning(*queue.c))).all()
     if gone:
         given_up = [{"id": row.id, "outcome": "skipped", "attempts": row.attempts} for row in gone]
-        await connection.execute(insert(receipts), given_up)
+        await connection.execute(insert(receipts).on_conflict_do_nothing(), given_up)
     await _tell_owners(connection, {row.sink for row in gone if row.blocks})
     return Done(len(gone), len(picked) - len(gone), sum(row.uncertain for row in gone))
 

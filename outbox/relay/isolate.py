@@ -13,6 +13,7 @@ from time import monotonic
 
 from outbox.errors import SinkError, Transient, Unavailable, Unsent, describe
 from outbox.message import Delivery, Result, Sent
+from outbox.relay.waiting import is_cancelled
 from outbox.sinks import BEHIND, Sink
 
 _MOST_FAULTS = 8
@@ -56,7 +57,7 @@ class _Isolation:
         except SinkError as error:
             return error
         except asyncio.CancelledError as error:
-            if _is_meant():
+            if is_cancelled():
                 raise
             return Transient(describe(error))
         except Exception as error:  # noqa: BLE001 - a sink may be anybody's
@@ -82,9 +83,3 @@ class _Isolation:
         second = iter(await self.send(rest) if rest else ())
         behind = (BEHIND if delivery.key_hash in failed else next(second) for delivery in batch[middle:])
         return [*first, *behind]
-
-
-def _is_meant() -> bool:
-    """True if it is this task that somebody cancels, rather than something within the sink."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

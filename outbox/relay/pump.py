@@ -20,7 +20,9 @@ from outbox.relay.breakers import Admission, SinkBreakers
 from outbox.relay.isolate import send_isolated
 from outbox.relay.lanes import Lane, SinkLanes
 from outbox.relay.store import Fetched, Position, Request, Store
+from outbox.relay.supervise import Trouble
 from outbox.relay.verdict import Failure, Verdict, highest_in_line, judge, sort_out
+from outbox.relay.waiting import wait_for
 from outbox.relay.wake import Wake
 from outbox.settings import Settings, SinkSettings
 from outbox.sinks import Sink
@@ -49,7 +51,9 @@ class Pump:
 
     def __init__(self, served: ServedSink, number: int, settings: Settings) -> None:
         self._served = served
-        self._number = number
+        self.number = number
+        self.trouble = Trouble()
+        """What is wrong with it, if anything."""
         self._settings = settings
         self._policy = served.settings.policy
         self._last_id = 0
@@ -69,6 +73,7 @@ class Pump:
         wake = Wake(self._settings.poll_shortest_seconds, self._settings.poll_interval_seconds)
         while not ending.is_set():
             rows, full = await self.round(store)
+            self.trouble.end()
             await _pause(ending, wake.after(rows, full=full))
 
     def forget_unsettled(self) -> None:
@@ -80,7 +85,7 @@ class Pump:
         served = self._served
         with (
             served.breakers.admission() as admission,
-            served.lanes.at_work(self._number, self._settings.pumps) as lanes,
+            served.lanes.at_work(self.number, self._settings.pumps) as lanes,
         ):
             if admission.refused or not lanes:
                 return 0, False
@@ -133,9 +138,7 @@ class Pump:
             for lane in lanes:
                 lane.floor = 0
         size = sum(delivery.size for delivery in batch.deliveries)
-        emit(
-            "pump.fetched", sink=self._served.name, pump=self._number, rows=len(batch.deliveries), bytes=size
-        )
+        emit("pump.fetched", sink=self._served.name, pump=self.number, rows=len(batch.deliveries), bytes=size)
         return batch
 
     async def _send(self, fetched: Fetched, admission: Admission) -> Verdict:
@@ -153,7 +156,7 @@ class Pump:
         emit(
             "pump.sent",
             sink=served.name,
-            pump=self._number,
+            pump=self.number,
             rows=len(results),
             sent=len(verdict.sent),
             failed=len(results) - len(verdict.sent),
@@ -166,7 +169,7 @@ class Pump:
         rows = verdict.settled
         if not rows and not verdict.uncertain:
             return
-        emit("pump.settling", sink=served.name, pump=self._number, rows=rows)
+        emit("pump.settling", sink=served.name, pump=self.number, rows=rows)
         self._unsettled = verdict.sent
         delivered, oldest = await self._deliver(store)
         positions = [Position(lane.number, lane.epoch, lane.floor) for lane in lanes]
@@ -185,7 +188,7 @@ class Pump:
         emit(
             "pump.settled",
             sink=served.name,
-            pump=self._number,
+            pump=self.number,
             delivered=delivered,
             oldest_seconds=oldest,
             seconds=monotonic() - began,
@@ -244,11 +247,7 @@ class Pump:
 
 
 async def _pause(ending: asyncio.Event, seconds: float) -> None:
-    if not seconds:
+    if seconds:
+        await wait_for(ending, seconds)
+    else:
         await asyncio.sleep(0)
-        return
-    try:
-        async with asyncio.timeout(seconds):
-            await ending.wait()
-    except TimeoutError:
-        return

@@ -18,10 +18,12 @@ import asyncpg
 from structlog.contextvars import bound_contextvars
 
 from outbox.errors import describe
-from outbox.observe import Health, SinkHealth, emit
+from outbox.observe import Failing, Health, SinkHealth, emit
 from outbox.relay.parts import Parts
 from outbox.relay.pump import Pump, ServedSink
-from outbox.relay.store import LOST_DATABASE, Store, relay_connection
+from outbox.relay.store import NO_DATABASE, ConnectionLost, Store, relay_connection
+from outbox.relay.supervise import Trouble, keep_running
+from outbox.relay.waiting import wait_for
 from outbox.schema.catalog import missing
 from outbox.settings import Settings, load
 
@@ -95,9 +97,19 @@ class Relay:
                     lanes=frozenset(served.lanes.owned),
                     open_breakers=served.breakers.open,
                     quiet_seconds=monotonic() - served.settled_at,
+                    failing=self._failing(served),
                 )
                 for served in self._served
             ),
+        )
+
+    def _failing(self, served: ServedSink) -> tuple[Failing, ...]:
+        now = monotonic()
+        troubles = ((pump.number, pump.trouble) for pump in self._parts.pumps[served.name])
+        return tuple(
+            Failing(pump=number, reason=trouble.reason, seconds=now - trouble.since)
+            for number, trouble in troubles
+            if trouble.failures
         )
 
     async def _live(self) -> None:
@@ -142,14 +154,13 @@ class Relay:
                         self._wait("schema", problem)
                     else:
                         await self._session(connection)
-            except LOST_DATABASE as error:
+            except (ConnectionLost, *NO_DATABASE) as error:
+                reason = str(error) if isinstance(error, ConnectionLost) else describe(error)
                 if self._waiting_for is None:
-                    emit("relay.lost_database", reason=describe(error))
-                self._wait("postgres", describe(error))
+                    emit("relay.lost_database", reason=reason)
+                self._wait("postgres", reason)
             wait = 0.1 if monotonic() - began > _LONGEST_RECONNECT_SECONDS else 2 * wait
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(wait, _LONGEST_RECONNECT_SECONDS)):
-                    await self._stopping.wait()
+            await wait_for(self._stopping, min(wait, _LONGEST_RECONNECT_SECONDS))
 
     def _wait(self, what: str, reason: str) -> None:
         self._waiting_for, self._reason = what, reason
@@ -199,18 +210,28 @@ class Relay:
             await self._lanes.tick(connection)
             for served in without:
                 served.settled_at = monotonic()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.heartbeat_seconds):
-                    await self._lanes.nudged.wait()
+            await wait_for(self._lanes.nudged, self._settings.heartbeat_seconds)
 
     async def _pump(self, served: ServedSink, pump: Pump, ending: asyncio.Event) -> None:
+        async def life() -> None:
+            async with relay_connection(self._settings, f"outbox {served.name} pump") as connection:
+                await pump.run(Store(connection, self._settings, served.name, self._lanes.relay), ending)
+
+        def tell(reason: str, pause: float) -> None:
+            emit("pump.failed", sink=served.name, pump=pump.number, reason=reason, pause=pause)
+
         await _first(self._started[served.name], ending)
-        async with relay_connection(self._settings, f"outbox {served.name} pump") as connection:
-            await pump.run(Store(connection, self._settings, served.name, self._lanes.relay), ending)
+        await keep_running(life, ending, pump.trouble, tell)
 
     async def _maintain(self, ending: asyncio.Event) -> None:
-        async with relay_connection(self._settings, "outbox maintenance") as connection:
-            await self._parts.maintenance.run(connection, ending)
+        async def life() -> None:
+            async with relay_connection(self._settings, "outbox maintenance") as connection:
+                await self._parts.maintenance.run(connection, ending)
+
+        def tell(reason: str, pause: float) -> None:
+            emit("maintenance.failed", reason=reason, pause=pause)
+
+        await keep_running(life, ending, Trouble(), tell)
 
 
 class _Session:
@@ -226,7 +247,7 @@ class _Session:
         """Runs a loop; when it loses the database, the others finish their round and end too."""
         try:
             await loop
-        except LOST_DATABASE as error:
+        except (ConnectionLost, *NO_DATABASE) as error:
             self.lost = self.lost or error
             self.ending.set()
 

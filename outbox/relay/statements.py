@@ -170,6 +170,7 @@ DELIVER = """
         INSERT INTO {schema}outbox_receipts
             (id, outcome, attempts, partition, partition_offset, receivers)
         SELECT id, 'delivered', attempts, partition, partition_offset, receivers FROM done
+        ON CONFLICT DO NOTHING
     ), told AS (
         UPDATE {schema}outbox_sinks SET holds_ended = holds_ended + 1
         WHERE sink = $1 AND EXISTS (
@@ -181,6 +182,7 @@ DELIVER = """
 """
 """A delivered mark is a fact: accepted from whoever brings it, recorded once.
 
+Where somebody put a delivery with a receipt into the queue again, the first receipt stays.
 Where it ended a hold in a lane that somebody else owns, that owner is told.
 """
 
@@ -228,6 +230,7 @@ EXPIRE = f"""{_FENCE}, gone AS (
     ), receipts AS (
         INSERT INTO {{schema}}outbox_receipts (id, outcome, attempts)
         SELECT id, 'expired', attempts FROM gone
+        ON CONFLICT DO NOTHING
     )
     SELECT id FROM gone
 """

@@ -31,13 +31,18 @@ from outbox.relay.statements import (
 from outbox.relay.verdict import Failure, Fault
 from outbox.settings import Settings
 
-LOST_DATABASE = (
+NO_DATABASE = (
     OSError,  # a TimeoutError is one
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # the server's last words came while nothing was asked
 )
-"""What a statement raises when the database went away, or is not what it was."""
+"""What connecting raises, and a statement on the relay's own connection, where it cannot go on."""
+
+
+class ConnectionLost(Exception):
+    """A connection to the database ended. Only this ends the session of all loops; an SQL error does not."""
+
 
 # A plan made while the tables were empty, or from statistics that are older than the queue's content,
 # is wrong for ever or at the worst time. One plan is right for these statements: nested loops over
@@ -149,6 +154,10 @@ async def relay_connection(settings: Settings, name: str) -> AsyncIterator[async
     )
     try:
         yield connection
+    except Exception as error:
+        if connection.is_closed():
+            raise ConnectionLost(describe(error)) from error
+        raise
     finally:
         # Whatever state it is in; nothing is open that a rollback would not undo.
         connection.terminate()

@@ -120,6 +120,10 @@ class Watcher:
         return Readiness(list(self._problems(health)), health, self._queue.depths)
 
     def _problems(self, health: Health) -> Iterator[str]:
+        for sink in health.sinks:
+            for failing in sink.failing:
+                if failing.seconds > self._after:
+                    yield f"{sink.sink}: pump {failing.pump} fails: {failing.reason}"
         if self._queue.depths is None:
             blind = self._clock() - self._queue.failing_since
             if blind > self._after:

@@ -66,3 +66,8 @@ class Stubborn(GatedSink):
 
     async def stop(self) -> None:
         await asyncio.Event().wait()
+
+
+class Fickle(Odd):
+    async def odd(self, _: Sequence[Delivery]) -> Any:
+        raise asyncio.CancelledError
