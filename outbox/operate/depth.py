@@ -26,6 +26,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.schema import table
 
+_LONG_AGO = cast(literal("epoch"), DateTime(timezone=True))
+"""Nothing is told to be due for longer, whatever somebody wrote for a time."""
+
 _STUCK_AFTER = timedelta(minutes=5)
 """Where no relay has written the sink's own, as in the view."""
 
@@ -84,7 +87,7 @@ async def depths(connection: AsyncConnection, without: Iterable[tuple[str, str]]
             queue.c.sink,
             queue.c.lane,
             *(func.count().filter(state) for state in states),
-            cast(func.extract("epoch", now - due_since), Double),
+            cast(func.extract("epoch", now - func.greatest(due_since, _LONG_AGO)), Double),
         )
         .outerjoin(head, and_(*(head.c[column.name] == column for column in of_key)))
         .outerjoin(sinks, sinks.c.sink == queue.c.sink)

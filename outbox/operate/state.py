@@ -23,7 +23,10 @@ from sqlalchemy import (
     Text,
     Uuid,
     and_,
+    case,
+    cast,
     func,
+    literal,
     null,
     or_,
     select,
@@ -103,7 +106,16 @@ class DeliveryState:
     correlation_id: str | None
 
 
-DELIVERY_COLUMNS = [STATE.c[each.name] for each in fields(DeliveryState)]
+def _shown(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Returns what is asked of a column: a time that Python has not is the nearest that it has."""
+    if not isinstance(column.type, DateTime):
+        return column
+    first, last = (cast(literal(time), _TIME) for time in ("0001-01-02 00:00Z", "9999-12-30 00:00Z"))
+    # Neither takes null for the least or the greatest.
+    return case((column.is_not(None), func.greatest(first, func.least(last, column))))
+
+
+DELIVERY_COLUMNS = [_shown(STATE.c[each.name]) for each in fields(DeliveryState)]
 """What makes a `DeliveryState`, in the order of its fields."""
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
+from outbox import operate
+from outbox.operate import Selection
 from outbox.testing import Gate
 from tests.relay.by_hand import ByHand, delivered
-from tests.relay.traffic import SINK, TOPIC, inversions, write
+from tests.relay.traffic import SINK, TOPIC, inversions, settings_of, write
 
 HEADERS = "jsonb_build_object('long', string_agg(md5(n::text), ''))"
 
@@ -100,3 +102,21 @@ async def test_a_message_that_is_gone_holds_nobody(
     assert gate.arrived == ids[:20] + ids[21:]
     left = await connection.fetchrow("SELECT last_error, blocks FROM outbox_queue")
     assert tuple(left) == ("its row in outbox is gone", False)
+
+
+@pytest.mark.parametrize("available_at", ["'-infinity'", "'4000-01-01 BC'", "'infinity'", "'294276-12-31'"])
+async def test_a_time_that_python_has_not_breaks_neither_relay_nor_operators(
+    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate, available_at: str
+) -> None:
+    odd = await insert(connection, available_at=available_at, expires_at="'infinity'")
+    good = await write(connection, ["good"])
+    async with operate.connect(settings_of(environment)) as operator:
+        await operate.status(operator)
+        shown = [each.id for each in await operate.find(operator, Selection(), limit=10)]
+        assert shown == [odd, *good]
+        assert len(await operate.show(operator, Selection(ids=[odd]))) == 1
+    async with ByHand.made(environment) as relay:
+        await relay.beat()
+        while await relay.turn():
+            continue
+    assert set(gate.arrived) == {*good, odd} if available_at.startswith(("'-", "'4")) else {*good}
