@@ -35,8 +35,8 @@ class Sink(Protocol):
         Nothing of a key may go out after a failure within that key (`key_hash`): such deliveries
         are `Unsent`. Several sends run at once, never with the same key in two of them. A send ends by
         itself within the sink's send timeout, and what it could not confirm by then is uncertain
-        and never sent by it afterwards. Where it raises anything but `Unavailable`, the batch is sent again in
-        halves, until the delivery at fault stands alone.
+        and never sent by it afterwards. Where it raises anything but `Unavailable`, the batch is sent
+        again in halves, until the delivery at fault stands alone.
         """
 
     async def stop(self) -> None:
