@@ -9,7 +9,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -29,6 +29,8 @@ RESERVED_HEADERS = frozenset(
 """What the sinks themselves say under these names; so are all that begin with `ce_`."""
 
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+# A day from either end of what Python can tell, for the sake of offsets.
+_FIRST, _LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 _SHOWN = 80
 
 
@@ -185,6 +187,11 @@ def _check_times(message: Message) -> None:
             raise MessageError(
                 f"{field} {_shown(value)} is no datetime with a time zone; use datetime.now(UTC) + …"
             )
+        if value is not None and not _is_told(value):
+            raise MessageError(
+                f"{field} {_shown(value)} is out of range; "
+                "leave it out for at once or never, or give a time from year 1 to 9999"
+            )
     if message.available_at and message.expires_at and message.expires_at <= message.available_at:
         raise MessageError(
             f"expires_at {message.expires_at.isoformat()} is not after available_at "
@@ -226,9 +233,14 @@ def _size(headers: Mapping[str, str]) -> int:
 
 def _is_moment(text: str) -> bool:
     try:
-        return datetime.fromisoformat(text).tzinfo is not None
+        return _is_told(datetime.fromisoformat(text))
     except ValueError:
         return False
+
+
+def _is_told(time: datetime) -> bool:
+    """True if a time has an offset, and every reader of it can tell it in an offset of its own."""
+    return time.utcoffset() is not None and _FIRST <= time <= _LAST
 
 
 def _shown(value: object) -> str:

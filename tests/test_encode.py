@@ -142,6 +142,7 @@ def test_a_content_type_that_is_given_wins() -> None:
         ({"content-type": "x"}, "content_type and occurred_at can be given"),
         ({"occurred_at": "yesterday"}, "such as 2025-07-24T10:30:00Z"),
         ({"occurred_at": "2025-07-24T10:30:00"}, "with an offset"),
+        ({"occurred_at": "9999-12-31T23:59:59-14:00"}, "is no RFC 3339 time"),
         ({str(number): "" for number in range(HEADERS + 1)}, f"at most {HEADERS} "),
         ({"a": "x" * HEADERS_BYTES}, "headers: 1 with 16,385 bytes"),
     ],
@@ -213,6 +214,15 @@ def test_the_limit_is_that_of_the_sink() -> None:
 
 
 # Times
+
+
+@pytest.mark.parametrize("field", ["available_at", "expires_at"])
+@pytest.mark.parametrize(
+    "time", [datetime.max.replace(tzinfo=timezone(timedelta(hours=-5))), datetime.min.replace(tzinfo=UTC)]
+)
+def test_a_time_that_cannot_be_told_elsewhere_is_refused(field: str, time: datetime) -> None:
+    with pytest.raises(MessageError, match=rf"{field} .* is out of range"):
+        ENCODER.row(message(**{field: time}))
 
 
 @pytest.mark.parametrize("field", ["available_at", "expires_at"])

@@ -129,9 +129,9 @@ def _parsed(text: str, otherwise: int) -> int:
     """Returns a time as milliseconds, or `otherwise` if the text is no date and time with an offset."""
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
+        return moment(time)[0] if time.tzinfo else otherwise
+    except (ValueError, OverflowError):
         return otherwise
-    return moment(time)[0] if time.tzinfo else otherwise
 
 
 def _cloudevents(headers: dict[str, bytes], source: str) -> list[Header]:

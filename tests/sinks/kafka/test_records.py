@@ -77,7 +77,7 @@ def test_a_row_cannot_replace_its_identity() -> None:
     assert len(headers) == len(dict(headers))
 
 
-@pytest.mark.parametrize("occurred_at", ["yesterday", "2025-07-24T10:30:00", ""])
+@pytest.mark.parametrize("occurred_at", ["yesterday", "2025-07-24T10:30:00", "", "9999-12-31T23:59:59-14:00"])
 def test_a_time_that_is_none_is_passed_on_but_not_used(occurred_at: str) -> None:
     timestamp, _, _, headers = record_of(written({"occurred_at": occurred_at}), None)
     assert timestamp == 1753353000123
