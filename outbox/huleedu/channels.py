@@ -14,7 +14,7 @@ def channel_of(user_id: str) -> str:
 
 
 def user_of(channel: str) -> str:
-    """Returns whose channel it is."""
+    """Returns the id of the user whose channel it is."""
     return channel.removeprefix(_PREFIX)
 
 

@@ -43,7 +43,7 @@ async def trouble_with(engine: AsyncEngine) -> list[str]:
 
 
 def engine_of(settings: DatabaseSettings) -> AsyncEngine:
-    """A pool of connections; nothing is connected yet."""
+    """Makes a pool of connections; nothing is connected yet."""
     dsn = Settings(database_url=settings.database_url).asyncpg_dsn
 
     async def dial() -> asyncpg.Connection:

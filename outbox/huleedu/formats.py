@@ -55,7 +55,7 @@ FORMATS: Mapping[str, Format] = {
 
 
 def schema_of(name: str) -> dict[str, Any]:
-    """The JSON Schema of a format, made from its model."""
+    """Returns the JSON Schema of a format, made from its model."""
     model, mode = FORMATS[name]
     schema = model.model_json_schema(mode=mode)
     if name in _OURS:
@@ -64,13 +64,13 @@ def schema_of(name: str) -> dict[str, Any]:
 
 
 def shipped(name: str) -> dict[str, Any]:
-    """The JSON Schema of a format, from its file."""
+    """Returns the JSON Schema of a format, read from its file."""
     found: dict[str, Any] = json.loads((SCHEMAS / f"{name}.json").read_text("utf-8"))
     return found
 
 
 def write_schemas() -> None:
-    """Write every schema to its file."""
+    """Writes the JSON Schema of every format to its file."""
     SCHEMAS.mkdir(exist_ok=True)
     for name in FORMATS:
         (SCHEMAS / f"{name}.json").write_text(json.dumps(schema_of(name), indent=2) + "\n", "utf-8")

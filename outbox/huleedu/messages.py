@@ -10,7 +10,7 @@ from outbox.huleedu.tracing import trace
 
 
 def kafka_message(key: str, envelope: EventEnvelope[Any]) -> Message:
-    """An event for Kafka. What is said under one key keeps its order."""
+    """Makes the message for Kafka that carries an event. What is said under one key keeps its order."""
     return Message(
         type=envelope.event_type,
         sink="kafka",

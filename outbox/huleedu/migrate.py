@@ -1,4 +1,4 @@
-"""Bring a database to the tables of HuleEdu's services; those of the outbox are `outbox.migrate`'s.
+"""Brings a database to the tables of HuleEdu's services; those of the outbox are `outbox.migrate`'s.
 
 Like there, call these in a thread where an event loop is running. `alembic -n huleedu` does the same. The
 tables are in the connection's own schema, whatever that of the outbox is.

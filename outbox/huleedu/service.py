@@ -37,7 +37,7 @@ class Service(ABC):
 
     @abstractmethod
     def application(self) -> ASGIApp:
-        """What it serves over HTTP."""
+        """Makes what the service answers over HTTP."""
 
     async def __aenter__(self) -> Self:
         self._running = self._run()

@@ -1,4 +1,4 @@
-"""W3C trace context from the event that came to those that follow from it.
+"""Carries the W3C trace context of the event that came to those that follow from it.
 
 https://www.w3.org/TR/trace-context/ . A service that makes spans of its own by OpenTelemetry goes before.
 """
@@ -21,13 +21,13 @@ _received: ContextVar[Mapping[str, str]] = ContextVar("trace context", default={
 
 
 def trace() -> dict[str, str]:
-    """`traceparent` and `tracestate` for what is written now, as far as there are any."""
+    """Returns `traceparent` and `tracestate` for what is written now, as far as there are any."""
     return current_trace() or dict(_received.get())
 
 
 @contextmanager
 def continued(*carriers: Mapping[str, object]) -> Iterator[None]:
-    """Go on, within the block, with the trace of the first carrier that has one; log lines name it too."""
+    """Goes on, within the block, with the trace of the first carrier that has one; log lines name it too."""
     found = next(filter(None, map(_extracted, carriers)), {})
     match = _TRACEPARENT.fullmatch(found.get("traceparent", ""))
     names = {"trace_id": match["trace"], "span_id": match["span"]} if match else {}

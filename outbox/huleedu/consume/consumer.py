@@ -72,7 +72,7 @@ class Consumer:
         self._kafka_trouble: str | None = "not connected yet"
 
     def stop(self) -> None:
-        """Finish the records under way, commit, leave the group."""
+        """Ends `run`: the records under way are finished, their offsets committed, the group left."""
         self._stopping.set()
 
     def trouble(self) -> list[str]:
@@ -81,7 +81,7 @@ class Consumer:
         return held if self._kafka_trouble is None else [f"kafka: {self._kafka_trouble}", *held]
 
     async def run(self) -> None:
-        """Consume until `stop`; waits for a Kafka or a database that is down."""
+        """Consumes until `stop`; waits for a Kafka or a database that is down."""
         async with asyncio.TaskGroup() as group:
             pruning = group.create_task(self._prune())
             failures = 0
@@ -125,7 +125,7 @@ class Consumer:
     async def _work_off(
         self, kafka: AIOKafkaConsumer, partition: TopicPartition, records: Sequence[ConsumerRecord]
     ) -> None:
-        """Apply the records of a partition one after the other, up to the first that has to wait."""
+        """Applies the records of a partition one after the other, up to the first that has to wait."""
         for record in records:
             if self._stopping.is_set():
                 return
@@ -161,7 +161,7 @@ class Consumer:
             )
 
     def _release(self, kafka: AIOKafkaConsumer) -> None:
-        """Go on with the partitions that have waited long enough; forget those that are another's."""
+        """Goes on with the partitions that have waited long enough; forgets those that are another's."""
         ours, now = kafka.assignment(), asyncio.get_running_loop().time()
         self._held = {partition: hold for partition, hold in self._held.items() if partition in ours}
         for partition, hold in self._held.items():
@@ -170,7 +170,10 @@ class Consumer:
         self._metrics.held.set(len(self._held))
 
     async def _commit(self, kafka: AIOKafkaConsumer) -> None:
-        """Commit what is done with. What cannot be committed now is later, or comes again and is dropped."""
+        """Commits the offsets of what is done with.
+
+        Where that fails, they are committed later, or the records come again and are dropped.
+        """
         ours = kafka.assignment()
         offsets = {partition: offset for partition, offset in self._done.items() if partition in ours}
         if not offsets:
@@ -200,7 +203,7 @@ class Consumer:
                 await self._stopping.wait()
 
     async def _unless_stopping(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """The result of `work`, or None if it is given up because the consumer stops."""
+        """Returns the result of `work`, or None if it is given up because the consumer stops."""
         working = asyncio.ensure_future(work)
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:

@@ -8,7 +8,7 @@ _AGES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1
 
 
 class ConsumerMetrics:
-    """Counted once a transaction has committed."""
+    """The metrics of one consumer, counted once a transaction has committed."""
 
     def __init__(self, prefix: str, registry: CollectorRegistry) -> None:
         self.events = Counter(

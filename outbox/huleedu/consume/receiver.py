@@ -58,7 +58,10 @@ class Receiver:
         self._metrics = metrics
 
     async def receive(self, record: ConsumerRecord) -> None:
-        """Be done with a record: applied, applied before, or parked. Raises what a retry might heal."""
+        """Applies a record, drops it if it was applied before, or parks it.
+
+        Raises what a retry might heal.
+        """
         began = time.monotonic()
         try:
             outcome = await self._apply(record)
@@ -114,7 +117,7 @@ class Receiver:
 
 
 def unacceptable(error: Exception) -> str | None:
-    """Why the same input can never be applied; None where a retry might heal it."""
+    """Returns why the input that led to this error can never be applied; None where a retry might heal it."""
     match error:
         case ValidationError():
             # Never the input itself: it may hold anything.
@@ -137,7 +140,7 @@ def _problem(place: tuple[int | str, ...], message: str) -> str:
 
 @contextmanager
 def _told_of(record: ConsumerRecord, event: EventEnvelope[Any]) -> Iterator[None]:
-    """Log lines name the event, and what is written goes on with its trace."""
+    """Names the event in the log lines of the block, and lets what is written there go on with its trace."""
     headers = {name: value.decode("ascii", "replace") for name, value in record.headers}
     about = {
         "message_id": str(event.event_id),
@@ -149,6 +152,6 @@ def _told_of(record: ConsumerRecord, event: EventEnvelope[Any]) -> Iterator[None
 
 
 def _text(value: str | bytes) -> str:
-    """As PostgreSQL can store it, whatever it is."""
+    """Returns the text as PostgreSQL can store it, whatever it is."""
     text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
     return text.replace("\0", "\\x00")

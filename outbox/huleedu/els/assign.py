@@ -59,7 +59,7 @@ SlotOutcome = Assigned | Waiting | Excess
 async def assign_slot(
     session: Transaction, content: EssayContentProvisionedV1, *, notify_within: timedelta = NOTIFY_WITHIN
 ) -> SlotOutcome:
-    """Give the content the lowest free slot of its batch, and tell Kafka and the batch's user.
+    """Gives the content the lowest free slot of its batch, and tells Kafka and the batch's user.
 
     The same upload, or the same text, gets the same slot and no second message.
     """
@@ -77,10 +77,10 @@ async def register_batch(
     *,
     notify_within: timedelta = NOTIFY_WITHIN,
 ) -> bool:
-    """Make the batch's slots, and give them to the content that waits; whether this was the first time.
+    """Makes the batch's slots, and fills them with the content that waits; returns True if it was new.
 
-    Once more is nothing, but can bring a user that was missing. Raises `Unacceptable` if it then says
-    something else.
+    A batch that is registered already stays as it is, but can get a user that was missing. Raises
+    `Unacceptable` if its registration now says something else.
     """
     batch = await store.lock_batch(session, registration.entity_id)
     if batch.registered_at is not None:
@@ -128,7 +128,7 @@ async def _assign(
 
 
 async def _complete(session: Transaction, batch: Batch, completed_at: datetime) -> None:
-    """Say that every slot is filled. That happens once, because no slot is ever freed."""
+    """Tells that every slot is filled. That happens once, because no slot is ever freed."""
     essays = await store.complete(session, batch.batch_id, completed_at)
     event = BatchContentProvisioningCompletedV1(
         batch_id=batch.batch_id,
@@ -144,7 +144,7 @@ async def _complete(session: Transaction, batch: Batch, completed_at: datetime) 
 
 
 async def _refuse(session: Transaction, content: EssayContentProvisionedV1) -> Excess:
-    """Say that no slot was left, once."""
+    """Tells that the batch has no slot left for this content, once."""
     refused_at = await store.keep(session, content, "excess")
     if refused_at is None:
         return Excess(first=False)

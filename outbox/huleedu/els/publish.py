@@ -49,7 +49,7 @@ async def publish_essay_slot_assigned(
     *,
     notify_within: timedelta = NOTIFY_WITHIN,
 ) -> UUID:
-    """Tell Kafka for certain, and the browser of the batch's user, if it has one, within `notify_within`.
+    """Tells Kafka for certain, and the browser of the batch's user, if it has one, within `notify_within`.
 
     Returns the `message_id` of both.
     """
@@ -69,14 +69,14 @@ async def publish_essay_slot_assigned(
 
 
 async def publish_excess_content(session: Transaction, event_data: ExcessContentProvisionedV1) -> None:
-    """Tell Kafka that there was no slot left."""
+    """Tells Kafka that the batch had no slot left for this content."""
     await _publish(session, EXCESS_CONTENT, event_data)
 
 
 async def publish_provisioning_completed(
     session: Transaction, event_data: BatchContentProvisioningCompletedV1
 ) -> None:
-    """Tell Kafka that the last slot is filled."""
+    """Tells Kafka that the last slot of a batch is filled."""
     await _publish(session, PROVISIONING_COMPLETED, event_data)
 
 
@@ -88,7 +88,7 @@ async def _publish(session: Transaction, topic: str, event_data: ElsEvent) -> No
 def event_message(
     topic: str, event_data: ElsEvent, correlation_id: UUID, written_at: datetime, message_id: UUID
 ) -> Message:
-    """An event for Kafka, in its envelope. What is said of a batch keeps its order."""
+    """Makes the message for Kafka, the event in its envelope. What is said of one batch keeps its order."""
     envelope = envelope_of(type(event_data))(
         event_id=message_id,
         event_type=topic,
@@ -104,7 +104,7 @@ def event_message(
 def notification(
     event_data: EssaySlotAssignedV1, correlation_id: UUID, written_at: datetime, message_id: UUID
 ) -> SlotAssignedNotification:
-    """What the browser hears of an assignment."""
+    """Makes what the browser hears of an assignment."""
     name = event_data.original_file_name
     return SlotAssignedNotification(
         message_id=message_id,
@@ -123,7 +123,7 @@ def notification(
 
 
 def notification_message(user_id: str, body: SlotAssignedNotification, expires_at: datetime) -> Message:
-    """A notification for Redis. What a user is told keeps its order."""
+    """Makes the message for Redis that carries a notification. What one user is told keeps its order."""
     return Message(
         type=SLOT_ASSIGNED,
         sink="redis",

@@ -45,7 +45,7 @@ _SLOT = [slots.c[name] for name in Slot._fields]
 
 
 async def lock_batch(session: Transaction, batch_id: str) -> Batch:
-    """The batch, locked until the transaction ends; its row is made if it is not there."""
+    """Returns the batch, locked until the transaction ends; makes its row if it is not there."""
     locked = select(*_BATCH).where(batches.c.batch_id == batch_id).with_for_update()
     found = (await session.execute(locked)).one_or_none()
     if found is None:
@@ -55,7 +55,7 @@ async def lock_batch(session: Transaction, batch_id: str) -> Batch:
 
 
 async def add_slots(session: Transaction, registration: BatchEssaysRegistered, correlation_id: UUID) -> Batch:
-    """Make a locked batch a registered one, with a free slot for each essay."""
+    """Makes a locked batch a registered one, with a free slot for each essay; returns it as it is then."""
     batch_id = registration.entity_id
     essays = [
         {"batch_id": batch_id, "slot_index": index, "essay_id": essay_id}
@@ -77,12 +77,12 @@ async def add_slots(session: Transaction, registration: BatchEssaysRegistered, c
 
 
 async def set_user(session: Transaction, batch_id: str, user_id: str) -> None:
-    """Say whose batch it is."""
+    """Records whose batch it is."""
     await session.execute(update(batches).where(batches.c.batch_id == batch_id).values(user_id=user_id))
 
 
 async def essay_ids(session: Transaction, batch_id: str) -> Sequence[str]:
-    """The essays of a batch, in the order of their slots."""
+    """Returns the essays of a batch, in the order of their slots."""
     found = await session.execute(
         select(slots.c.essay_id).where(slots.c.batch_id == batch_id).order_by(slots.c.slot_index)
     )
@@ -90,7 +90,7 @@ async def essay_ids(session: Transaction, batch_id: str) -> Sequence[str]:
 
 
 async def slot_of(session: Transaction, content: EssayContentProvisionedV1) -> Slot | None:
-    """The slot that this upload has, else one that this text has."""
+    """Returns the slot that this upload has, else one that this text has; None if neither has one."""
     same_upload = slots.c.file_upload_id == content.file_upload_id
     same_text = slots.c.text_storage_id == content.text_storage_id
     found = await session.execute(
@@ -106,7 +106,10 @@ async def slot_of(session: Transaction, content: EssayContentProvisionedV1) -> S
 async def take_lowest_free(
     session: Transaction, content: EssayContentProvisionedV1
 ) -> tuple[Slot, bool] | None:
-    """Give the content the lowest free slot of its locked batch; says too whether that was the last one."""
+    """Gives the content the lowest free slot of its locked batch; None if there was none.
+
+    Returns the slot, and True if it was the last free one.
+    """
     free = and_(slots.c.batch_id == content.entity_id, slots.c.state == "free")
     lowest = select(func.min(slots.c.slot_index)).where(free).scalar_subquery()
     # RETURNING sees the table as it was before the update.
@@ -130,7 +133,7 @@ async def take_lowest_free(
 async def complete(
     session: Transaction, batch_id: str, completed_at: datetime
 ) -> tuple[EssayProcessingInputRefV1, ...]:
-    """Record that every slot is filled; gives them, in their order."""
+    """Records that every slot of the batch is filled; returns the essays, in the order of their slots."""
     await session.execute(
         update(batches).where(batches.c.batch_id == batch_id).values(completed_at=completed_at)
     )
@@ -143,7 +146,7 @@ async def complete(
 
 
 async def keep(session: Transaction, content: EssayContentProvisionedV1, state: str) -> datetime | None:
-    """Keep content that has no slot, as `waiting` or `excess`; gives when, or None if it was kept before."""
+    """Keeps content without a slot, as `waiting` or `excess`; returns when, None if it was kept before."""
     kept = await session.execute(
         insert(contents)
         .values(
@@ -161,7 +164,7 @@ async def keep(session: Transaction, content: EssayContentProvisionedV1, state: 
 
 
 async def take_waiting(session: Transaction, batch_id: str) -> list[EssayContentProvisionedV1]:
-    """The content that waits for a batch, in the order in which it came; it waits no longer."""
+    """Returns the content that waits for a batch, in the order in which it came; it waits no longer."""
     taken = await session.execute(
         contents.delete()
         .where(contents.c.batch_id == batch_id, contents.c.state == "waiting")

@@ -34,5 +34,5 @@ class EventEnvelope(Model, Generic[Data]):
 
 
 def envelope_of(data: type[Data]) -> type[EventEnvelope[Data]]:
-    """The class of envelopes around this class of data, where that is only known when it runs."""
+    """Returns the class of envelopes around this class of data, for where that is known only at run time."""
     return EventEnvelope.__class_getitem__(data)  # type: ignore[return-value]

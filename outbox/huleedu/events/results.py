@@ -25,12 +25,12 @@ class SpellcheckResultV1(Model):
 
     @property
     def succeeded(self) -> bool:
-        """Whether it worked."""
+        """True if the spelling was checked."""
         return "SUCCESS" in self.status.upper()
 
     @property
     def error_info(self) -> Object | None:
-        """What went wrong, if it did and somebody said so."""
+        """What went wrong with the spellcheck, if something did and somebody said so."""
         info = (self.system_metadata or {}).get("error_info")
         return info if info and isinstance(info, dict) and not self.succeeded else None
 

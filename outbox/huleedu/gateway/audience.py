@@ -17,10 +17,10 @@ class Listener(Protocol):
     """What an audience needs of a socket."""
 
     def offer(self, text: str) -> None:
-        """Send this when it can be sent."""
+        """Sends this text when it can be sent."""
 
     def end(self, close: Close) -> None:
-        """Close."""
+        """Closes the socket, for this reason."""
 
 
 class Audience:
@@ -38,25 +38,25 @@ class Audience:
         self._owed: asyncio.TimerHandle | None = None
 
     def hear(self, text: str) -> None:
-        """Pass a message on, or fold it."""
+        """Passes a message on to the listeners, or folds it."""
         if not self._folding and self._bucket.take(asyncio.get_running_loop().time()):
             self._tell(text)
         else:
             self.fold()
 
     def fold(self) -> None:
-        """Leave out a message, and what comes until the listeners are told so."""
+        """Leaves out a message, and what comes until the listeners are told so."""
         metrics.FOLDED.inc()
         self._folding = True
         self.owe_resync(self._pause, "rate")
 
     def owe_resync(self, delay: float, cause: str) -> None:
-        """Tell the listeners after `delay` seconds that they may have missed something."""
+        """Tells the listeners after `delay` seconds that they may have missed something."""
         if self._owed is None:
             self._owed = asyncio.get_running_loop().call_later(delay, self._resync, cause)
 
     def close(self) -> None:
-        """Nobody listens any more."""
+        """Takes note that nobody listens any more: what the listeners were still to be told is dropped."""
         if self._owed is not None:
             self._owed.cancel()
 

@@ -22,7 +22,7 @@ class Socket(ServerConnection):
     """Called once when the connection is gone, however that happened."""
 
     def process_event(self, event: Any) -> None:
-        """Something came in; the library has parsed it and answered it if it was a ping."""
+        """Handles what came in, and ends the session of a client that sends more frames than it may."""
         super().process_event(event)
         if (
             isinstance(event, Frame)
@@ -32,13 +32,13 @@ class Socket(ServerConnection):
             self.admission.end(TOO_MUCH)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The transport is gone."""
+        """Handles the end of the transport: `farewell` is called."""
         super().connection_lost(exc)
         if self.farewell:
             self.farewell()
 
     async def shut(self, close: Close) -> None:
-        """Close with a code. Who does not read on in time, or does not answer, is cut off."""
+        """Closes the socket with a code. Who does not read on in time, or does not answer, is cut off."""
         try:
             async with asyncio.timeout(self.close_timeout):
                 await self.close(*close)

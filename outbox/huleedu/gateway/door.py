@@ -43,7 +43,7 @@ class Door:
         self._capacity = Capacity(settings.connections, settings.connections_per_user)
 
     async def receive(self, socket: Socket, request: Request) -> None:
-        """Give the socket its session, or the reason for its refusal."""
+        """Gives the socket its session, or the reason for its refusal."""
         structlog.contextvars.bind_contextvars(connection=str(socket.id))
         try:
             socket.admission = await self._admit(socket, request)
@@ -92,7 +92,7 @@ class Door:
         return session
 
     def leave(self, session: SocketSession) -> None:
-        """Forget a session. Safe to call twice."""
+        """Forgets a session. Safe to call twice."""
         if session not in self.sessions:
             return
         self.sessions.discard(session)

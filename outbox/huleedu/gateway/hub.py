@@ -37,7 +37,7 @@ class Hub:
         self.subscriptions = Subscriptions(settings, self)
 
     async def join(self, user: str, listener: Listener) -> None:
-        """Add a socket; when this returns, every message published from now on reaches it.
+        """Adds a socket; when this returns, every message published from now on reaches it.
 
         Raises `Unreachable` or TimeoutError while Redis cannot be reached. The caller must `leave`
         in any case.
@@ -52,7 +52,7 @@ class Hub:
         await self.subscriptions.fence()
 
     def leave(self, user: str, listener: Listener) -> None:
-        """Remove a socket. Safe to call twice."""
+        """Removes a socket. Safe to call twice."""
         channel = channel_of(user)
         audience = self._audiences.get(channel)
         if audience is None:
@@ -65,7 +65,7 @@ class Hub:
             metrics.USERS.set(len(self._audiences))
 
     def hear(self, channel: str, data: bytes) -> None:
-        """Redis delivered a message."""
+        """Passes on what Redis delivered to the sockets of the user whose channel it is."""
         metrics.RECEIVED.inc()
         if (audience := self._audiences.get(channel)) is None:
             return
@@ -77,7 +77,7 @@ class Hub:
             audience.fold()
 
     def redis_came(self) -> None:
-        """Subscriptions are in force, again or for the first time."""
+        """Takes note that subscriptions are in force; after an interruption each socket is owed a resync."""
         metrics.REDIS_UP.set(1)
         if self._patience:
             self._patience.cancel()
@@ -88,7 +88,7 @@ class Hub:
                 audience.owe_resync(delay, "redis")
 
     def redis_went(self) -> None:
-        """No message arrives any more."""
+        """Takes note that no message arrives any more; sockets are closed if that outlasts the grace time."""
         metrics.REDIS_UP.set(0)
         metrics.REDIS_LOST.inc()
         self._interrupted = True

@@ -38,17 +38,17 @@ class JwksKeys:
 
     @property
     def ready(self) -> bool:
-        """Whether there are any."""
+        """True if there are any keys."""
         return bool(self._keys)
 
     async def run(self) -> None:
-        """Keep them fresh, for ever."""
+        """Keeps the keys fresh, for ever."""
         while True:
             fetched = await self._refresh()
             await asyncio.sleep(self._max_age if fetched else self._cooldown)
 
     async def find(self, key_id: str | None) -> jwt.PyJWK:
-        """The key with this id; a token without an id is of the only key there is."""
+        """Returns the key with this id; without an id, the only key there is. Raises as `Keys.find` does."""
         if self._pick(key_id) is None:
             await self._refresh()
         if not self._keys:
@@ -63,7 +63,7 @@ class JwksKeys:
         return self._keys.get(key_id) if isinstance(key_id, str) else None
 
     async def _refresh(self) -> bool:
-        """Fetch them unless that was tried within the cooldown; whether it did not fail."""
+        """Fetches the keys unless that was tried within the cooldown; returns whether it did not fail."""
         clock = asyncio.get_running_loop().time
         async with self._fetching:
             if clock() - self._asked < self._cooldown:

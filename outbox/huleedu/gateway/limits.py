@@ -19,7 +19,7 @@ class TokenBucket:
         self._then = now
 
     def take(self, now: float) -> bool:
-        """Whether one more is allowed now; if so, it is counted."""
+        """Returns True if one more is allowed now, and counts it then."""
         self._level = min(self._burst, self._level + (now - self._then) * self._rate)
         self._then = now
         if self._level < 1:
@@ -38,18 +38,18 @@ class Capacity:
         self._open_of: Counter[str] = Counter()
 
     def refusal(self, user: str) -> Close | None:
-        """Why this user may not open one more, if that is so."""
+        """Returns why this user may not open one more socket; None if the user may."""
         if self._open >= self._total:
             return OVERLOADED
         return TOO_MANY if self._open_of[user] >= self._per_user else None
 
     def take(self, user: str) -> None:
-        """One more is open."""
+        """Counts one more open socket of this user."""
         self._open += 1
         self._open_of[user] += 1
 
     def give_back(self, user: str) -> None:
-        """One of them is gone."""
+        """Takes note that one of this user's sockets is gone."""
         self._open -= 1
         self._open_of[user] -= 1
         if not self._open_of[user]:

@@ -41,7 +41,7 @@ class RecentMessages:
         self._redis = Redis.from_pool(pool)
 
     async def since(self, user: str, message_id: str) -> Missed | None:
-        """Return what came after `message_id`, or None when that is not in the stream any more.
+        """Returns what came after `message_id`, or None when that is not in the stream any more.
 
         Read backwards, because most reconnects missed little. Raises RedisError, OSError or
         TimeoutError while Redis cannot be reached.
@@ -62,12 +62,12 @@ class RecentMessages:
         return Missed(list(dict(reversed(newer)).values()), known) if found else None
 
     async def close(self) -> None:
-        """Disconnect."""
+        """Disconnects from Redis."""
         await self._redis.aclose()
 
 
 def id_of(text: str) -> str | None:
-    """Return the `message_id` of a notification, or None when it has none."""
+    """Returns the `message_id` of a notification, or None when it has none."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):

@@ -62,7 +62,7 @@ class Gateway:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port on which it listens."""
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 

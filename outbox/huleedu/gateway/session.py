@@ -48,19 +48,19 @@ class SocketSession:
         self._queue: asyncio.Queue[tuple[str, float]] = asyncio.Queue(settings.queue_messages)
 
     def offer(self, text: str) -> None:
-        """Send this after what waits already. A socket that lags too far behind is ended."""
+        """Sends this text after what waits already. A socket that lags too far behind is ended."""
         try:
             self._queue.put_nowait((text, self._loop.time()))
         except asyncio.QueueFull:
             self.end(TOO_SLOW)
 
     def end(self, close: Close) -> None:
-        """Close the socket; the first reason counts."""
+        """Closes the socket; of several reasons the first counts."""
         self._close = self._close or close
         self._over.set()
 
     async def run(self) -> Close | None:
-        """Serve the socket until it ends, at the latest when its token expires.
+        """Serves the socket until it ends, at the latest when its token expires.
 
         Returns why it is to be closed, or has been by the library; None when the client did that.
         """
@@ -80,7 +80,7 @@ class SocketSession:
         return self._close or self._closed_by_the_library()
 
     def _closed_by_the_library(self) -> Close | None:
-        """The close frame for a message that was too large, say, or for a broken frame."""
+        """Returns the close frame that the library sent by itself, say for a message too large; else None."""
         protocol = self._connection.protocol
         if protocol.close_sent is None or protocol.close_rcvd_then_sent:
             return None

@@ -32,20 +32,20 @@ class Unreachable(Exception):
 
 
 class Hearer(Protocol):
-    """Who is told what is heard."""
+    """Who is told what the subscriptions bring, and whether they are in force."""
 
     def hear(self, channel: str, data: bytes) -> None:
-        """A message was published."""
+        """Takes a message that was published on a channel."""
 
     def redis_came(self) -> None:
-        """Every subscription is in force, for the first time or again."""
+        """Takes note that every subscription is in force, for the first time or again."""
 
     def redis_went(self) -> None:
-        """None is in force any more."""
+        """Takes note that no subscription is in force any more."""
 
 
 class Subscriptions:
-    """Keep `channels` subscribed. Only `run` touches the connection."""
+    """Keeps `channels` subscribed. Only `run` touches the connection."""
 
     def __init__(self, settings: GatewaySettings, hearer: Hearer) -> None:
         self.channels: set[str] = set()
@@ -68,17 +68,17 @@ class Subscriptions:
         self._throttle = Throttle()
 
     def subscribe(self, channel: str) -> None:
-        """Ask for a channel; in force after the next fence, and again after each reconnect."""
+        """Asks for a channel; in force after the next fence, and again after each reconnect."""
         self.channels.add(channel)
         self._ask("SUBSCRIBE", channel)
 
     def unsubscribe(self, channel: str) -> None:
-        """Ask for a channel no longer."""
+        """Gives a channel up: its messages are asked for no longer."""
         self.channels.discard(channel)
         self._ask("UNSUBSCRIBE", channel)
 
     async def fence(self) -> None:
-        """Wait until all that was asked for, or published, before this call has come into effect.
+        """Waits until all that was asked for, or published, before this call has come into effect.
 
         Raises `Unreachable` if the connection is or gets lost, TimeoutError if Redis does not answer.
         """
@@ -91,7 +91,7 @@ class Subscriptions:
             await passed
 
     async def run(self) -> None:
-        """Keep the connection, for ever."""
+        """Keeps the connection to Redis, for ever."""
         failures = 0
         while True:
             try:

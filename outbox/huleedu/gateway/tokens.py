@@ -35,13 +35,13 @@ class Keys(Protocol):
 
     @property
     def ready(self) -> bool:
-        """Whether tokens can be checked now."""
+        """True if tokens can be checked now."""
 
     async def run(self) -> None:
-        """Keep them fresh, for ever."""
+        """Keeps the keys fresh, for ever."""
 
     async def find(self, key_id: str | None) -> Key:
-        """The key of a token.
+        """Returns the key that a token names by this id.
 
         Raises `jwt.InvalidTokenError` where there is none, `KeysUnavailable` where none is known yet.
         """
@@ -56,10 +56,10 @@ class SecretKey:
         self._secret = secret.encode()
 
     async def run(self) -> None:
-        """There is nothing to do."""
+        """Returns at once: a secret is always fresh."""
 
     async def find(self, _key_id: str | None) -> bytes:
-        """The secret, whatever the token calls it."""
+        """Returns the secret, whatever the token calls it."""
         return self._secret
 
 
@@ -81,7 +81,10 @@ class Tokens:
         }
 
     async def identify(self, token: str) -> Identity:
-        """Who this is. Raises `jwt.PyJWTError` for a token that is not good, and what `find` raises."""
+        """Returns who the bearer of a token is.
+
+        Raises `jwt.PyJWTError` for a token that is not good, and what `Keys.find` raises.
+        """
         key = await self.keys.find(jwt.get_unverified_header(token).get("kid"))
         claims = jwt.decode(token, key, self._algorithms, **self._expected)
         user = claims["sub"]
@@ -92,7 +95,7 @@ class Tokens:
 
 
 def find_token(request: Request) -> str | None:
-    """The token of a handshake request: of the header, the subprotocols or the query, in this order."""
+    """Returns the token of a handshake: of its header, its subprotocols or its query, in this order."""
     try:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     except MultipleValuesError:
@@ -110,5 +113,5 @@ BEARER = "bearer"
 
 
 def query(request: Request, name: str) -> str | None:
-    """A parameter of the request's query; None where it is missing or empty."""
+    """Returns a parameter of the request's query; None where it is missing or empty."""
     return parse_qs(request.path.partition("?")[2]).get(name, [None])[0]

@@ -39,13 +39,13 @@ _HULEEDU: Final = resources("outbox.huleedu")
 
 
 class Login(BaseModel):
-    """Whom somebody wants to be."""
+    """The name of the user that somebody wants to be."""
 
     user: str
 
 
 def application(settings: PageSettings, engine: AsyncEngine, ras: httpx.AsyncClient) -> ASGIApp:
-    """All of it; `ras` is a client that may ask RAS."""
+    """Makes the page's whole server; `ras` is a client that may ask RAS."""
     api = Api(settings, engine, ras)
     routes = [
         *probes(api.ready, REGISTRY),
@@ -66,7 +66,7 @@ def application(settings: PageSettings, engine: AsyncEngine, ras: httpx.AsyncCli
 
 
 class Api:
-    """What the page asks. All but the first two for the user whom the token names."""
+    """What the page asks over HTTP. All but `page` and `login` answer for the user whom the token names."""
 
     def __init__(self, settings: PageSettings, engine: AsyncEngine, ras: httpx.AsyncClient) -> None:
         self._settings = settings
@@ -77,7 +77,7 @@ class Api:
         self._files = Files(settings, engine)
 
     async def page(self, _: Request) -> Response:
-        """What the page has to know of this server."""
+        """Answers with what the page has to know of this server: limits, users, the gateway's URL."""
         settings = self._settings
         return JSONResponse(
             {
@@ -97,29 +97,32 @@ class Api:
         )
 
     async def login(self, request: Request) -> Response:
-        """A token for a demo user."""
+        """Answers with a token for a demo user."""
         user = (await json_of(request, Login, self._settings.upload_seconds)).user
         if user not in self._settings.demo_users:
             raise HTTPException(403, f"Be one of {', '.join(self._settings.demo_users)}")
         return JSONResponse({"user": user, "token": self._tokens.issue(user)})
 
     async def batches(self, request: Request) -> Response:
-        """The user's batches."""
+        """Answers with the user's batches."""
         return JSONResponse({"batches": await self._batches.of(self._tokens.user_of(request))})
 
     async def create_batch(self, request: Request) -> Response:
-        """One more."""
+        """Makes a batch, and answers with it."""
         user = self._tokens.user_of(request)
         new = await json_of(request, NewBatch, self._settings.upload_seconds)
         return JSONResponse(await self._batches.create(user, new, request.state.correlation_id), 201)
 
     async def files(self, request: Request) -> Response:
-        """The files of a batch."""
+        """Answers with the files of a batch."""
         user = self._tokens.user_of(request)
         return JSONResponse({"files": await self._files.of(user, _batch_id(request))})
 
     async def upload(self, request: Request) -> Response:
-        """One more: the body is the file, `?name=` its name, `upload_id=` the browser's UUID for it."""
+        """Stores a file.
+
+        The request's body is the file, `?name=` its name, `upload_id=` the browser's UUID for it.
+        """
         settings, user = self._settings, self._tokens.user_of(request)
         name = request.query_params.get("name", "").replace("\0", "").strip()
         if len(name) > settings.file_name_characters:
@@ -131,13 +134,13 @@ class Api:
         return JSONResponse(stored, 201 if new else 200)
 
     async def status(self, request: Request) -> Response:
-        """What RAS tells of a batch."""
+        """Answers with what RAS tells of a batch."""
         user = self._tokens.user_of(request)
         correlation_id = str(request.state.correlation_id)
         return JSONResponse(await status_of(self._ras, user, _batch_id(request), correlation_id))
 
     async def way(self, request: Request) -> Response:
-        """The way of an upload through the system."""
+        """Answers with the way of an upload through the system."""
         user = self._tokens.user_of(request)
         return JSONResponse(await way_of(self._engine, loaded(), user, request.path_params["file_upload_id"]))
 

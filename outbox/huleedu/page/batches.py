@@ -36,7 +36,7 @@ class NewBatch(BaseModel):
 
 
 class Batches:
-    """Those of all users."""
+    """The batches of all users."""
 
     def __init__(self, settings: PageSettings, engine: AsyncEngine) -> None:
         self._slots = settings.slots
@@ -44,7 +44,7 @@ class Batches:
         self._engine = engine
 
     async def create(self, user: str, new: NewBatch, correlation_id: UUID) -> dict[str, Any]:
-        """Make a batch with an essay for each slot, and tell every service of it."""
+        """Makes a batch with an essay for each slot, and tells every service of it."""
         if new.slots > self._slots:
             raise HTTPException(422, f"slots: a batch has at most {self._slots}")
         batch_id = str(uuid4())
@@ -66,7 +66,7 @@ class Batches:
         return _as_json(batch, files=0)
 
     async def of(self, user: str) -> list[dict[str, Any]]:
-        """A user's batches, the newest first."""
+        """Returns a user's batches, the newest first."""
         count = select(func.count()).where(files.c.batch_id == batches.c.batch_id).scalar_subquery()
         statement = (
             select(batches, count.label("files"))

@@ -1,4 +1,4 @@
-"""What comes in, read only as far as it is allowed to go."""
+"""Reads the bodies of requests, and no further than they are allowed to go."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ M = TypeVar("M", bound=BaseModel)
 
 
 async def body_of(request: Request, most: int, seconds: float) -> bytes:
-    """The body. Raises a 413 if it has more than `most` bytes, a 408 if it takes longer than `seconds`."""
+    """Returns the body of a request.
+
+    Raises a 413 if it has more than `most` bytes, a 408 if it takes longer than `seconds`.
+    """
     if int(request.headers.get("Content-Length", 0)) > most:
         raise _too_large(most)
     body = bytearray()
@@ -31,7 +34,7 @@ async def body_of(request: Request, most: int, seconds: float) -> bytes:
 
 
 async def json_of(request: Request, model: type[M], seconds: float) -> M:
-    """The body as JSON. Raises a 422 that says what is wrong with it."""
+    """Returns the body, JSON of the form of `model`. Raises a 422 that says what is wrong with it."""
     if request.headers.get("Content-Type", "").partition(";")[0].strip() != "application/json":
         raise HTTPException(415, "Send application/json")
     body = await body_of(request, _JSON_BYTES, seconds)

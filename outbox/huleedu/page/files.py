@@ -27,7 +27,7 @@ SERVICE = "file-service"
 
 
 class Stored(NamedTuple):
-    """A row of the table, without what was uploaded."""
+    """A stored file's row, without what was uploaded."""
 
     file_upload_id: UUID
     batch_id: str
@@ -39,7 +39,7 @@ class Stored(NamedTuple):
     uploaded_at: datetime
 
     def as_json(self) -> dict[str, Any]:
-        """Return what the page is told of the file."""
+        """Returns what the page is told of the file."""
         return {
             "file_upload_id": str(self.file_upload_id),
             "name": self.name,
@@ -65,19 +65,22 @@ class Upload:
 
     @property
     def md5(self) -> str:
-        """What tells it from another, as HuleEdu's events have it."""
+        """The content's MD5 digest, by which HuleEdu's events tell one file from another."""
         return hashlib.md5(self.content, usedforsecurity=False).hexdigest()
 
 
 class Files:
-    """Those of all batches."""
+    """The files of all batches."""
 
     def __init__(self, settings: PageSettings, engine: AsyncEngine) -> None:
         self._files_per_batch = settings.files_per_batch
         self._engine = engine
 
     async def store(self, user: str, batch_id: str, upload: Upload) -> tuple[dict[str, Any], bool]:
-        """Store a file of one of the user's batches; says whether it is new. The same upload again is not."""
+        """Stores a file of one of the user's batches; returns it, and True if it is new.
+
+        The same upload again is not.
+        """
         try:
             text = text_of(upload.content)
         except NotText as error:
@@ -90,7 +93,7 @@ class Files:
             return (await _add(connection, batch_id, upload, text)).as_json(), True
 
     async def of(self, user: str, batch_id: str) -> list[dict[str, Any]]:
-        """The files of one of the user's batches, in the order in which they came."""
+        """Returns the files of one of the user's batches, in the order in which they came."""
         async with self._engine.connect() as connection:
             await _find_batch(connection, user, batch_id)
             found = select(*_STORED).where(files.c.batch_id == batch_id).order_by(files.c.uploaded_at)

@@ -14,14 +14,14 @@ from outbox.huleedu.page.metrics import REQUESTS, SECONDS
 
 
 class Shell:
-    """Around an application; sets `request.state.correlation_id` to a new one for each request."""
+    """Wraps an application; sets `request.state.correlation_id` to a new one for each request."""
 
     def __init__(self, app: ASGIApp, gateway_url: str) -> None:
         self._app = app
         self._headers = security_headers(gateway_url)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Answers a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -45,7 +45,10 @@ class Shell:
 
 
 def security_headers(gateway_url: str) -> Mapping[str, str]:
-    """For a page that loads nothing from elsewhere, and connects to this server and the gateway only."""
+    """Returns the headers of a page that loads nothing from elsewhere.
+
+    It connects to this server and the gateway only.
+    """
     scheme, _, rest = gateway_url.partition("://")
     policy = {
         "default-src": "'none'",

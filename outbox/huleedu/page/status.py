@@ -16,7 +16,7 @@ _log = structlog.get_logger(__name__)
 
 
 def ras_client(settings: PageSettings) -> httpx.AsyncClient:
-    """Asks RAS as this service."""
+    """Makes a client that asks RAS as this service."""
     return httpx.AsyncClient(
         base_url=settings.ras_url,
         headers={
@@ -28,7 +28,10 @@ def ras_client(settings: PageSettings) -> httpx.AsyncClient:
 
 
 async def status_of(ras: httpx.AsyncClient, user: str, batch_id: str, correlation_id: str) -> dict[str, Any]:
-    """RAS's answer without `user_id`. Raises a 404, a 403 for another's batch, a 503 while RAS is away."""
+    """Returns RAS's answer on a batch, without `user_id`.
+
+    Raises a 404, a 403 for another's batch, a 503 while RAS is away.
+    """
     try:
         answer = await ras.get(
             f"/internal/v1/batches/{quote(batch_id, safe='')}/status",

@@ -1,4 +1,4 @@
-"""Whether a file is text, and which: told from its bytes, whatever its name or sender says."""
+"""Tells whether a file is text, and which: from its bytes, whatever its name or sender says."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _KNOWN = (
 
 
 class NotText(ValueError):
-    """It is none; says what it is, as far as that can be told."""
+    """A file is no text; says what it is, as far as that can be told."""
 
 
 def text_of(content: bytes) -> str:
-    """The text of a file in UTF-8, or in UTF-16 with its mark. Raises `NotText`."""
+    """Returns the text of a file in UTF-8, or in UTF-16 with its mark. Raises `NotText`."""
     for start, what in _KNOWN:
         if content.startswith(start):
             raise NotText(f"It is {what}; save the essay as plain text")

@@ -21,13 +21,13 @@ class DemoTokens:
         self._seconds = int(settings.token_seconds)
 
     def issue(self, user: str) -> str:
-        """A token that says who its bearer is."""
+        """Makes a token that says who its bearer is."""
         now = int(time.time())
         claims: dict[str, Any] = {**self._names, "sub": user, "iat": now, "exp": now + self._seconds}
         return jwt.encode(claims, self._secret, "HS256")
 
     def user_of(self, request: Request) -> str:
-        """Whose request it is. Raises a 401 where no good token says so."""
+        """Returns the user who makes the request. Raises a 401 where no good token says who that is."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             raise _unauthorized("A token is needed")

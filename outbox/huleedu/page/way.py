@@ -24,7 +24,7 @@ class _Told(NamedTuple):
 
 
 async def way_of(engine: AsyncEngine, outbox: Settings, user: str, file_upload_id: UUID) -> dict[str, Any]:
-    """Every message so far, in order, and the database's clock now.
+    """Returns every message that the upload led to so far, in order, and the database's clock now.
 
     Raises a 404, a 403 for another's upload. What was pruned is not told.
     """

@@ -61,12 +61,12 @@ class EssayStatus(Model):
 
     @property
     def has_failed(self) -> bool:
-        """Whether there will be no more of it."""
+        """True if a step failed: nothing more will come of the essay."""
         return "failed" in (self.spellcheck_status, self.cj_assessment_status)
 
     @property
     def is_completed(self) -> bool:
-        """Whether all was done that is to be done."""
+        """True if the essay was spellchecked and assessed."""
         return self.spellcheck_status == self.cj_assessment_status == "completed"
 
 
@@ -105,7 +105,7 @@ class Problem(Model):
 
 
 def batch_status(rows: Sequence[Row[*tuple[Any, ...]]]) -> BatchStatus:
-    """The answer, from one row per essay in the order of slots; a batch has one at least."""
+    """Returns the answer, from one row per essay in the order of slots; a batch has one at least."""
     batch, essays = rows[0], [_essay_status(row) for row in rows]
     results = [moment for row in rows for moment in (row.spellchecked_at, row.assessed_at) if moment]
     status = _overall_status(essays, started=bool(results))
@@ -167,6 +167,6 @@ def _phase(essays: Sequence[EssayStatus]) -> Literal["spellcheck", "cj_assessmen
 
 
 def _assignment(rows: Sequence[Row[*tuple[Any, ...]]]) -> str | None:
-    """The one that the latest assessment names."""
+    """Returns the assignment that the latest assessment names; None if none does."""
     named = [(row.assessed_at, row.assignment_id) for row in rows if row.assignment_id is not None]
     return max(named)[1] if named else None

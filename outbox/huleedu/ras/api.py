@@ -31,7 +31,7 @@ _service_header = APIKeyHeader(name="X-Service-ID", scheme_name="ServiceId", aut
 
 
 def application(settings: RasSettings, engine: AsyncEngine) -> FastAPI:
-    """The API; its description is at `/openapi.json`."""
+    """Makes the API; its description is at `/openapi.json`."""
     app = FastAPI(
         title="Result Aggregator Service",
         version=VERSION,
@@ -86,14 +86,14 @@ def application(settings: RasSettings, engine: AsyncEngine) -> FastAPI:
 
 
 def _ask_for_both(app: FastAPI) -> None:
-    """Say in the description that a caller needs both headers; FastAPI says one of them."""
+    """Says in the API's description that a caller needs both headers; FastAPI says one of them."""
     for path in app.openapi()["paths"].values():
         for operation in path.values():
             operation["security"] = [{name: [] for scheme in operation["security"] for name in scheme}]
 
 
 async def _observed(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Count and time a request, and give it its correlation id."""
+    """Counts and times a request, and gives it its correlation id."""
     correlation_id = correlation_id_of(request.headers.get(_CORRELATION_HEADER))
     began = time.monotonic()
     with structlog.contextvars.bound_contextvars(correlation_id=correlation_id):

@@ -20,7 +20,7 @@ class Callers:
         self._services = [_digest(service) for service in settings.allowed_service_ids]
 
     def may_ask(self, api_key: str | None, service_id: str | None) -> bool:
-        """Whether this is the key, and the service is on the list."""
+        """Returns True if this is the key, and the service is on the list."""
         knows_key = hmac.compare_digest(_digest(api_key or ""), self._key)
         service = _digest(service_id or "")
         matches = [hmac.compare_digest(service, known) for known in self._services]
@@ -28,7 +28,7 @@ class Callers:
 
 
 def correlation_id_of(given: str | None) -> str:
-    """The id to answer with: the caller's if it is short and harmless, else a new one."""
+    """Returns the id to answer with: the caller's if it is short and harmless, else a new one."""
     return given if given and _CORRELATION_ID.fullmatch(given) else str(uuid4())
 
 

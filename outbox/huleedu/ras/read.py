@@ -1,4 +1,4 @@
-"""Everything known of a batch, in one statement, whatever its size."""
+"""Reads everything known of a batch, in one statement, whatever its size."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _KNOWN = (
 
 
 async def status_of(engine: AsyncEngine, batch_id: str) -> BatchStatus | None:
-    """How a batch is, or None before its registration."""
+    """Returns how a batch is, or None before its registration."""
     async with engine.connect() as connection:
         found = await connection.execute(_KNOWN.where(ras_batches.c.batch_id == batch_id))
         rows = found.all()

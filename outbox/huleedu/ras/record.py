@@ -31,7 +31,7 @@ from outbox.huleedu.schema import ras_assessments, ras_batches, ras_slots, ras_s
 
 
 async def registered(connection: AsyncConnection, event: EventEnvelope[BatchEssaysRegistered]) -> str:
-    """Keep a batch. Once more is nothing, but can bring what was missing."""
+    """Keeps a registered batch; a repeated registration changes nothing, but can bring what was missing."""
     data = event.data
     essay_ids = list(data.essay_ids)
     new = insert(ras_batches).values(
@@ -61,7 +61,7 @@ async def registered(connection: AsyncConnection, event: EventEnvelope[BatchEssa
 
 
 async def slot_assigned(connection: AsyncConnection, event: EventEnvelope[EssaySlotAssignedV1]) -> str:
-    """Keep which upload an essay came from."""
+    """Keeps which upload an essay came from."""
     data, name = event.data, event.data.original_file_name
     return await _keep(
         connection,
@@ -78,7 +78,7 @@ async def slot_assigned(connection: AsyncConnection, event: EventEnvelope[EssayS
 
 
 async def spellchecked(connection: AsyncConnection, event: EventEnvelope[SpellcheckResultV1]) -> str:
-    """Keep what the spellcheck found of an essay."""
+    """Keeps what the spellcheck found of an essay."""
     data = event.data
     return await _keep(
         connection,
@@ -96,7 +96,7 @@ async def spellchecked(connection: AsyncConnection, event: EventEnvelope[Spellch
 
 
 async def assessed(connection: AsyncConnection, event: EventEnvelope[AssessmentResultV1]) -> str:
-    """Keep what the comparison found of each essay, anchors left out."""
+    """Keeps what the comparison found of each essay, anchors left out."""
     data = event.data
     results = {
         result.essay_id: {
@@ -116,7 +116,7 @@ async def assessed(connection: AsyncConnection, event: EventEnvelope[AssessmentR
 async def _keep(
     connection: AsyncConnection, table: Table, event: EventEnvelope[Any], *rows: Mapping[str, Any]
 ) -> str:
-    """Keep what an event says of essays, where nothing later is known."""
+    """Keeps what an event says of essays, where nothing later is known; returns `applied` or `outdated`."""
     if not rows:
         return "applied"
     when = {"said_at": event.event_timestamp, "event_id": event.event_id}
