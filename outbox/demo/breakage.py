@@ -17,7 +17,7 @@ _LOOK_SECONDS = 0.05
 
 
 class Breakage:
-    """What is away now, and what became of what was."""
+    """Knows what is away now, and what became of what was."""
 
     def __init__(
         self,
@@ -40,11 +40,14 @@ class Breakage:
 
     @property
     def breakable(self) -> tuple[str, ...]:
-        """What can be taken away."""
+        """The names of what can be taken away."""
         return (*self._servers, "relay")
 
     async def take_away(self, name: str, seconds: float) -> None:
-        """Take it away, bring it back and wait until all is well again. Nothing if that is under way."""
+        """Takes a server or a relay away, brings it back and waits until all is well again.
+
+        Does nothing if that one is away already.
+        """
         if name in self._under_way:
             return
         self._under_way.add(name)
@@ -88,7 +91,7 @@ class Breakage:
         self._say(f"{relay.name} is there in its place")
 
     async def _until(self, condition: Callable[[], Awaitable[bool]]) -> float | None:
-        """How many seconds it took; None if it took too long."""
+        """Waits for the condition; returns how many seconds it took, None if it took too long."""
         began = monotonic()
         while not await condition():
             if monotonic() - began > _RECOVERY_SECONDS:

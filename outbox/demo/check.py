@@ -47,7 +47,7 @@ class Finding:
 
 
 async def drain(settings: Settings, ledgers: Iterable[Ledger], patience: float) -> None:
-    """Wait until everything has arrived, or nothing more will; at most `patience` seconds."""
+    """Waits until everything has arrived, or nothing more will; at most `patience` seconds."""
     with suppress(TimeoutError):
         async with asyncio.timeout(patience):
             for ledger in ledgers:
@@ -56,7 +56,7 @@ async def drain(settings: Settings, ledgers: Iterable[Ledger], patience: float) 
 
 
 async def _more_comes(settings: Settings, ledger: Ledger) -> bool:
-    """Whether some of what is missing is still to be sent; what was sent before is seen meanwhile."""
+    """Returns True if some of what is missing is still to be sent; what was sent before is seen meanwhile."""
     missing = list(ledger.missing)[:_AT_ONCE]
     try:
         pending = (await _fates(settings, ledger.sink, missing))["pending"] > 0
@@ -70,7 +70,7 @@ async def _more_comes(settings: Settings, ledger: Ledger) -> bool:
 
 
 async def check(settings: Settings, ledger: Ledger, *, unsure: Collection[UUID], in_full: bool) -> Finding:
-    """Judge one sink. What is pending is a fault only if there was time for everything (`in_full`).
+    """Judges one sink. What is pending is a fault only if there was time for everything (`in_full`).
 
     `unsure` are messages of which the writer does not know whether they were committed.
     """
@@ -90,7 +90,7 @@ async def check(settings: Settings, ledger: Ledger, *, unsure: Collection[UUID],
 async def _fates(
     settings: Settings, sink: str, missing: list[UUID], unsure: Collection[UUID] = ()
 ) -> Counter[Fate]:
-    """What became of them, by what the outbox says."""
+    """Returns how many of the missing messages had which fate, by what the outbox says."""
     fates: Counter[Fate] = Counter()
     if missing:
         async with connect(settings) as connection:

@@ -48,16 +48,19 @@ class Child:
 
     @property
     def running(self) -> bool:
-        """Whether it is there."""
+        """True if the process is there."""
         return self._reading is not None and not self._reading.done()
 
     @property
     def last_words(self) -> str:
-        """The end of what it said, in one line."""
+        """The end of what the process said, in one line."""
         return " | ".join(self._last_words) or "it said nothing"
 
     async def start(self) -> None:
-        """Start it and wait until it is ready. Raises `DevstackError` with its last words if it is not."""
+        """Starts the process and waits until it is ready.
+
+        Raises `DevstackError` with its last words if it is not.
+        """
         try:
             self._guard = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", str(GUARD), sys.executable, "-P", "-m", "outbox", *self._arguments),
@@ -75,13 +78,13 @@ class Child:
             raise
 
     async def stop(self) -> None:
-        """End it in good order; its guard does it by force if that takes long."""
+        """Ends the process in good order; its guard does it by force if that takes long."""
         if self._guard is not None and self._guard.stdin is not None:
             self._guard.stdin.close()
         await self._end()
 
     async def kill(self) -> None:
-        """SIGKILL it: a crash."""
+        """Kills the process by SIGKILL: a crash."""
         for process in self._processes():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -98,7 +101,7 @@ class Child:
             raise DevstackError(f"{self.name} did not start: {self.last_words}")
 
     def _processes(self) -> list[psutil.Process]:
-        """It and its children; the guard is not among them."""
+        """Returns the process and its children; the guard is not among them."""
         if self._guard is None or self._guard.returncode is not None:
             return []
         try:

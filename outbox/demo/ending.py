@@ -1,4 +1,4 @@
-"""How it comes to an end: by itself, on a key, or by a signal, which is heard at every moment."""
+"""How the demo comes to an end: by itself, on a key, or by a signal, which is heard at every moment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Ending:
-    """What may be waited for. A signal before anybody waits cancels the task, and so does a second one."""
+    """The end of the demo, to be waited for.
+
+    A signal before anybody waits cancels the task, and so does a second one.
+    """
 
     def __init__(self, task: asyncio.Task[object]) -> None:
         self.hurried = False
@@ -22,22 +25,22 @@ class Ending:
 
     @property
     def asked(self) -> bool:
-        """Whether it is time."""
+        """True if it is time to end."""
         return self._asked.is_set()
 
     def ask(self) -> None:
-        """It is time."""
+        """Says that it is time to end."""
         self._asked.set()
 
     async def wait(self, seconds: float | None = None) -> None:
-        """Wait until it is time, or for so many seconds."""
+        """Waits until it is time to end, or for so many seconds."""
         self._waited_for = True
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._asked.wait()
 
     def hurry(self) -> None:
-        """A signal came."""
+        """Says, for a signal, that it is time to end and that there is no time to wait for much."""
         if self.hurried or not self._waited_for:
             self._task.cancel()
         self.hurried = True
@@ -46,7 +49,7 @@ class Ending:
 
 @contextmanager
 def ending() -> Iterator[Ending]:
-    """One that hears Ctrl-C, SIGTERM and SIGHUP within the block."""
+    """Gives an end that hears Ctrl-C, SIGTERM and SIGHUP within the block."""
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None  # noqa: S101 - for mypy
     found = Ending(task)

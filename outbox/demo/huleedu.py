@@ -59,7 +59,7 @@ class HuleEdu:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run them within the block. Raises `DevstackError` if one does not start."""
+        """Runs the services within the block. Raises `DevstackError` if one does not start."""
         try:
             async with asyncio.TaskGroup() as group:
                 for child in self._children:
@@ -69,7 +69,7 @@ class HuleEdu:
             await asyncio.gather(*(child.stop() for child in self._children))
 
     async def watch(self) -> None:
-        """Raise `DevstackError` if one of them ends by itself."""
+        """Raises `DevstackError` if one of the services ends by itself."""
         while True:
             for child in self._children:
                 if not child.running:
@@ -85,7 +85,7 @@ def _child(name: str, values: Mapping[str, str], environment: Mapping[str, str])
 
 
 def _ignore(_: str, __: Mapping[str, Any]) -> None:
-    """What they log is told nowhere."""
+    """Takes what the services log, and tells it nowhere."""
 
 
 def _kafka(settings: KafkaSettings) -> dict[str, str]:
@@ -119,7 +119,7 @@ def _text(secret: SecretStr | None) -> str:
 
 
 def _port(wanted: int) -> int:
-    """This port, or any that is free where it is taken."""
+    """Returns this port, or any that is free where it is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

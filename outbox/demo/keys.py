@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def pressed(press: Callable[[str], None]) -> Iterator[bool]:
-    """Call `press` with each key within the block; gives whether there is a terminal to press them on."""
+    """Calls `press` with each key within the block; gives whether there is a terminal to press them on."""
     if not _at_terminal():
         yield False
         return
@@ -40,7 +40,7 @@ def pressed(press: Callable[[str], None]) -> Iterator[bool]:
 
 
 def _at_terminal() -> bool:
-    """Whether a person has us before them; from the background, to touch the terminal would stop us."""
+    """Returns True if a person has us before them; in the background, touching the terminal stops us."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return False
     return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()

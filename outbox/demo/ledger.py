@@ -16,7 +16,7 @@ _LAGS = 10_000
 
 
 class Ledger:
-    """One sink's. The messages of a key are expected in the order in which they were entered."""
+    """The messages of one sink; those of a key are expected in the order in which they were entered."""
 
     def __init__(self, sink: str) -> None:
         self.sink = sink
@@ -41,34 +41,34 @@ class Ledger:
 
     @property
     def keys(self) -> int:
-        """How many keys there were."""
+        """How many different keys the messages had."""
         return len(self._keys)
 
     @property
     def waiting(self) -> int:
-        """How many have not arrived and may still."""
+        """How many messages have not arrived and may still."""
         return self.written - self.arrived - self.expired
 
     @property
     def oldest(self) -> float | None:
-        """When the oldest of those was entered (monotonic); None if there is none."""
+        """When the oldest message that has not arrived was entered (monotonic); None if there is none."""
         first = (next(iter(key.values())) for key in self._waiting.values())
         return min((*first, *self._overtaken.values()), default=None)
 
     @property
     def missing(self) -> Mapping[UUID, float]:
-        """Those, and when each was entered."""
+        """The messages that have not arrived, and when each was entered (monotonic)."""
         waiting = {message: since for key in self._waiting.values() for message, since in key.items()}
         return waiting | self._overtaken
 
     def enter(self, key: str, message_id: UUID) -> None:
-        """It is about to be committed."""
+        """Enters a message that is about to be committed."""
         self.written += 1
         self._keys.add(key)
         self._waiting.setdefault(key, {})[message_id] = monotonic()
 
     def withdraw(self, key: str, message_id: UUID) -> None:
-        """It was rolled back."""
+        """Takes back a message whose transaction was rolled back."""
         self.written -= 1
         self._withdrawn.add(message_id)
         if self.awaits(key, message_id):
@@ -78,7 +78,7 @@ class Ledger:
             self.phantoms += 1
 
     def expire(self, message_id: UUID) -> None:
-        """It came too late and is not sent; that of others is ignored."""
+        """Takes note that a message came too late and is not sent; one that was never entered is ignored."""
         key = next((key for key, waiting in self._waiting.items() if message_id in waiting), None)
         if key is not None:
             self._forget(key, message_id)
@@ -87,15 +87,15 @@ class Ledger:
             self.expired += 1
 
     def knows(self, key: str) -> bool:
-        """Whether messages of this key were entered; else it is somebody else's."""
+        """Returns True if messages of this key were entered; else it is somebody else's."""
         return key in self._keys
 
     def awaits(self, key: str, message_id: UUID) -> bool:
-        """Whether it was entered and has not arrived."""
+        """Returns True if the message was entered and has not arrived."""
         return message_id in self._waiting.get(key, ()) or message_id in self._overtaken
 
     def see(self, key: str, message_id: UUID) -> None:
-        """It arrived, with a key that is known."""
+        """Takes note that a message arrived, with a key that is known."""
         waiting = self._waiting.get(key, {})
         if message_id in self._withdrawn:
             self.phantoms += 1

@@ -36,7 +36,7 @@ _TRY_AGAIN_SECONDS = 0.05
 
 @asynccontextmanager
 async def kafka_listener(settings: KafkaSettings, ledger: Ledger) -> AsyncIterator[None]:
-    """Read the topic from its present end on, within the block; make HuleEdu's topics, if they are not there.
+    """Reads the topic from its present end on, within the block; makes HuleEdu's topics where missing.
 
     Raises `OperatorError` if Kafka is not there.
     """
@@ -63,7 +63,7 @@ async def kafka_listener(settings: KafkaSettings, ledger: Ledger) -> AsyncIterat
 async def redis_listener(
     settings: RedisSettings, ledger: Ledger, channels: Iterable[str]
 ) -> AsyncIterator[None]:
-    """Hear these channels within the block. Raises `OperatorError` if Redis is not there."""
+    """Hears these channels within the block. Raises `OperatorError` if Redis is not there."""
     listener = _RedisListener(settings, ledger, sorted(channels))
     async with _background(listener.run()):
         try:

@@ -43,7 +43,7 @@ QUICK = {
 
 
 class RelayChild:
-    """A relay and its gauges, as they were a moment ago; by sink."""
+    """A relay and its gauges by sink, as they were a moment ago."""
 
     def __init__(self, child: Child) -> None:
         self.child = child
@@ -54,16 +54,16 @@ class RelayChild:
 
     @property
     def name(self) -> str:
-        """What it is called here."""
+        """What the relay is called here."""
         return self.child.name
 
     @property
     def id(self) -> UUID:
-        """What it is called in the database."""
+        """What the relay is called in the database."""
         return UUID(self.child.said["relay.started"]["id"])
 
     async def look(self, client: httpx.AsyncClient) -> None:
-        """Read them; without an answer they stay as they are."""
+        """Reads the relay's gauges; without an answer they stay as they are."""
         port = self.child.said["http.listening"]["port"]
         with suppress(httpx.HTTPError):
             answer = await client.get(f"http://127.0.0.1:{port}/metrics")
@@ -80,7 +80,7 @@ class RelayChild:
 
 
 class Relays:
-    """Those that live. `async with` starts them, and ends them in good order."""
+    """The relays that live. `async with` starts them, and ends them in good order."""
 
     def __init__(
         self, settings: Settings, environment: Mapping[str, str], ledgers: Mapping[str, Ledger], hear: Hear
@@ -111,7 +111,7 @@ class Relays:
         await asyncio.gather(*(relay.child.stop() for relay in leaving))
 
     async def start_one(self) -> RelayChild:
-        """Start one more; gives it once it is ready."""
+        """Starts one more relay; returns it once it is ready."""
         self._started += 1
         relay = RelayChild(
             Child(
@@ -123,13 +123,13 @@ class Relays:
         return relay
 
     async def kill_one(self) -> RelayChild:
-        """Kill the one that has lived longest."""
+        """Kills the relay that has lived longest, and returns it."""
         victim = self.living.pop(0)
         await victim.child.kill()
         return victim
 
     async def replaced(self, victim: RelayChild) -> bool:
-        """Whether every lane has an owner again that is not the one that was killed."""
+        """Returns True if every lane has an owner again, other than the relay that was killed."""
         try:
             async with connect(self._settings) as connection:
                 found = await status(connection)
@@ -142,7 +142,7 @@ class Relays:
         return all(lanes[sink] == LANES for sink in self._ledgers)
 
     async def watch(self) -> None:
-        """Keep the gauges fresh, for ever. Raises `DevstackError` if a relay ends by itself."""
+        """Keeps the gauges fresh, for ever. Raises `DevstackError` if a relay ends by itself."""
         async with httpx.AsyncClient(timeout=2.0) as client:
             while True:
                 for relay in tuple(self.living):

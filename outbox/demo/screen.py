@@ -34,7 +34,7 @@ KEYS = {"k": "kafka", "r": "redis", "p": "postgres", "l": "relay"}
 
 
 class Screen:
-    """Shows it on the story's console."""
+    """Shows how the stream flows, on the story's console."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Screen:
         self._keyboard = False
 
     async def run(self, *, keyboard: bool) -> None:
-        """Show, for ever; with `keyboard`, what its keys do too."""
+        """Shows the screen, for ever; with `keyboard`, what its keys do too."""
         self._keyboard = keyboard
         self._measure()
         if self._story.live:
@@ -145,7 +145,7 @@ class Screen:
         return "  ".join(parts)
 
     def _lag(self, ledger: Ledger) -> str:
-        """The median of what arrived last; while something is late, how late."""
+        """Returns the median lag of what arrived last; while something is late, how late it is."""
         if self._is_late(ledger):
             return f"{self._late(ledger):.1f} s"
         recent = list(islice(reversed(ledger.lags), _RECENT))
@@ -158,7 +158,7 @@ class Screen:
         return 0.0 if ledger.oldest is None else monotonic() - ledger.oldest
 
     def _queued(self, sink: str, state: str, style: str) -> Text:
-        """How many deliveries are in that state, as the first relay says that can read the queue."""
+        """Returns how many deliveries are in that state, as the first relay says that can read the queue."""
         queues = (relay.queue for relay in self._relays.living if relay.queue)
         count = next(queues, {}).get((sink, state))
         return Text("?") if count is None else Text(f"{count:,}", style=style if count else "")
@@ -178,13 +178,13 @@ def _return(seconds: float) -> str:
 
 
 class _Rate:
-    """A count over the last seconds."""
+    """A count, and how fast it grew over the last seconds."""
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, int]] = deque()
 
     def take(self, count: int) -> None:
-        """It is this much now."""
+        """Takes note of what the count is now."""
         now = monotonic()
         self._samples.append((now, count))
         while len(self._samples) > 2 and self._samples[1][0] < now - _RATE_SECONDS:
@@ -197,6 +197,6 @@ class _Rate:
 
     @property
     def a_second(self) -> float:
-        """How fast it grows."""
+        """How much the count grows in a second."""
         (began, first), (ended, last) = self._samples[0], self._samples[-1]
         return (last - first) / (ended - began) if ended > began else 0.0

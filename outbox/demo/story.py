@@ -23,7 +23,7 @@ _TOLD = {
 
 
 class Story:
-    """Tells it on a console, with the seconds since the beginning."""
+    """Tells what happens on a console, with the seconds since the beginning."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -33,11 +33,14 @@ class Story:
         self._told_last: dict[tuple[str, Any], str] = {}
 
     def print(self, text: str = "", style: str = "", *, whole: bool = False) -> None:
-        """A line without a time. A terminal breaks it between words, unless it is to be copied `whole`."""
+        """Prints a line without a time.
+
+        A terminal breaks it between words, unless it is to be copied `whole`.
+        """
         self.console.print(Text(text, style), soft_wrap=whole or not self.live)
 
     def say(self, text: str) -> None:
-        """Something happened now: one line, cut where the terminal ends."""
+        """Tells what happened now: one line, cut where the terminal ends."""
         line = f"{monotonic() - self._began:6.1f} s  {text}"
         if self.live:
             self.console.print(Text(line), no_wrap=True, overflow="ellipsis")
@@ -45,7 +48,7 @@ class Story:
             self.print(line)
 
     def hear(self, name: str, said: Mapping[str, Any]) -> None:
-        """A relay logged this: tell it if it matters here, and is news."""
+        """Tells what a relay logged, if it matters here and is news."""
         event, about = said.get("event", ""), (name, said.get("sink"))
         before = self._told_last.get(about, "relay.ready")
         if event in _TOLD and event != before:
@@ -54,7 +57,7 @@ class Story:
 
     @contextmanager
     def starting(self) -> Iterator[Callable[[str, str], None]]:
-        """Tell how the start goes, within the block: call it with what starts and how far that is."""
+        """Tells how the start goes, within the block; gives what to call with a part and how far it is."""
         under_way: dict[str, str] = {}
         said_at: dict[str, float] = {}
         status = self.console.status("")

@@ -49,14 +49,14 @@ Ledgers = Mapping[str, Ledger]
 
 
 async def prepare(settings: Settings) -> None:
-    """Make the table of the business rows, if it is not there."""
+    """Makes the table of the business rows, if it is not there."""
     async with connect(settings) as connection:
         await connection.run_sync(_assignments.metadata.create_all)
         await connection.commit()
 
 
 async def enter_leftover(settings: Settings, ledgers: Ledgers) -> set[str]:
-    """Enter what earlier runs wrote and nobody has delivered yet; gives the Redis channels it goes to."""
+    """Enters what earlier runs wrote and nobody has delivered yet; returns the Redis channels it goes to."""
     outbox, queue = table("outbox"), table("outbox_queue")
     leftover = (
         select(outbox.c.sink, outbox.c.key, outbox.c.message_id, outbox.c.destination)
@@ -85,7 +85,7 @@ class Stream:
 
     @property
     def users(self) -> list[str]:
-        """Whose browsers are told."""
+        """The users whose browsers are told."""
         return [teacher.user_id for teacher in self._teachers]
 
     @property
@@ -100,12 +100,12 @@ class Stream:
 
     @property
     def rolled_back(self) -> int:
-        """How many were rolled back, on purpose."""
+        """How many transactions were rolled back, on purpose."""
         return sum(teacher.rolled_back for teacher in self._teachers)
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing can be written, if so."""
+        """Why nothing can be written; None if it can."""
         return next((teacher.trouble for teacher in self._teachers if teacher.trouble), None)
 
     @property
@@ -114,11 +114,11 @@ class Stream:
         return {each.message_id for teacher in self._teachers for each in teacher.open}
 
     def stop(self) -> None:
-        """Begin no further transaction."""
+        """Begins no further transaction."""
         self._stopping.set()
 
     async def run(self) -> None:
-        """Write until stopped; what is open then is still written, as soon as the database allows."""
+        """Writes until stopped; what is open then is still written, as soon as the database allows."""
         async with asyncio.TaskGroup() as group:
             for teacher in self._teachers:
                 group.create_task(teacher.run(self._stopping))
@@ -151,7 +151,7 @@ class _Teacher:
         self._next_at = 0.0
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Upload until it is time to stop."""
+        """Uploads until it is time to stop."""
         self._next_at = monotonic() + self._interval * random()  # noqa: S311
         while self.open or not stopping.is_set():
             try:
@@ -176,14 +176,14 @@ class _Teacher:
             self.open, self.trouble = [], None
 
     async def _due(self, stopping: asyncio.Event) -> bool:
-        """Wait for the next upload; false when it is time to stop."""
+        """Waits for the next upload; returns False when it is time to stop."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._next_at - monotonic()):
                 await stopping.wait()
         return not stopping.is_set()
 
     def _uploads_due(self) -> int:
-        """How many uploads the next transaction has, all of one batch."""
+        """Returns how many uploads the next transaction has, all of one batch."""
         late = min(monotonic() - self._next_at, _LATEST_SECONDS)
         left = _SLOTS - self.assigned % _SLOTS
         count = min(1 + int(max(0.0, late) / self._interval), left)

@@ -65,7 +65,7 @@ class _System:
 
 
 async def up(options: Options, reading: Reading[Settings], story: Story) -> bool:
-    """Run it all until it is to end; whether every promise was kept."""
+    """Runs the demo until it is to end; returns whether every promise was kept."""
     _refuse_to_break(options.breaks, reading.settings)
     try:
         with ending() as end, _locked(options.keep):
@@ -117,13 +117,13 @@ async def _start(
 
 
 def _environment(stack: Stack, reading: Reading[Settings]) -> dict[str, str]:
-    """What relays have to know besides our own environment."""
+    """Returns what relays have to know besides our own environment."""
     quick = {} if QUICK.keys() & reading.origins.keys() else QUICK
     return {**stack.environment(), **quick}
 
 
 async def _watch(system: _System, options: Options, story: Story, end: Ending) -> None:
-    """Write and show until it is time to end, then until all that was written has arrived."""
+    """Writes and shows until it is time to end, then until all that was written has arrived."""
     breakage = system.breakage
     async with asyncio.TaskGroup() as group:
         breaking = [group.create_task(_break_in_turn(options, breakage, end))]
@@ -159,7 +159,7 @@ async def _break_in_turn(options: Options, breakage: Breakage, end: Ending) -> N
 
 
 async def _time(seconds: float | None, breaking: Sequence[asyncio.Task[None]], end: Ending) -> None:
-    """Ask for the end after so many seconds, but not while something is away."""
+    """Asks for the end after so many seconds, but not while something is away."""
     if seconds is not None:
         await asyncio.sleep(seconds)
         await asyncio.wait(breaking)
@@ -169,7 +169,7 @@ async def _time(seconds: float | None, breaking: Sequence[asyncio.Task[None]], e
 async def _settle(
     system: _System, breaking: Sequence[asyncio.Task[None]], writing: asyncio.Task[None], *, hurried: bool
 ) -> None:
-    """Wait until all is back and everything has arrived; not for long if there is no time."""
+    """Waits until all is back and everything has arrived; not for long if there is no time."""
     patience = _HURRIED_PATIENCE_SECONDS if hurried else _PATIENCE_SECONDS
     if hurried:
         for task in breaking:
@@ -185,7 +185,7 @@ async def _settle(
 
 
 async def _sum_up(system: _System, options: Options, story: Story, seconds: float, *, in_full: bool) -> bool:
-    """Print what was written, what happened and what arrived; whether every promise was kept."""
+    """Prints what was written, what happened and what arrived; returns whether every promise was kept."""
     stream, ledgers = system.stream, system.ledgers.values()
     story.print()
     story.print(
@@ -228,7 +228,7 @@ def _refuse_to_break(names: Sequence[str], settings: Settings) -> None:
 
 @contextmanager
 def _locked(folder: Path | None) -> Iterator[None]:
-    """Nobody else uses the folder within the block; it is made if it is not there."""
+    """Keeps everybody else from the folder within the block; makes it if it is not there."""
     if folder is None:
         yield
         return

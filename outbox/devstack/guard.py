@@ -26,7 +26,7 @@ GRACE_SECONDS = 10.0
 
 
 def main() -> int:
-    """Run the command until it ends or the parent does; returns its exit code."""
+    """Runs the command until it ends or the parent does; returns its exit code."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--user")
     parser.add_argument("--stop-signal", type=int, default=signal.SIGTERM)
@@ -70,7 +70,7 @@ def _watch(server: subprocess.Popen[bytes], stop_signal: int, orphaned: threadin
 
 
 def _end(server: subprocess.Popen[bytes], stop_signal: int) -> None:
-    """Stop the server in good order, then whatever is left of it by force."""
+    """Stops the server in good order, then whatever is left of it by force."""
     try:
         root = psutil.Process(server.pid)
         tree = [root, *root.children(recursive=True)]

@@ -26,7 +26,7 @@ COORDINATES = (f"org.apache.kafka:kafka_2.13:{KAFKA}", f"org.slf4j:slf4j-simple:
 
 
 def jars_folder() -> Path:
-    """Where the jars are, if they have been fetched."""
+    """Returns where the jars are, if they have been fetched."""
     return GlobalSettings.load().cache_dir / "outbox" / f"kafka-{KAFKA}-slf4j-{SLF4J}"
 
 
@@ -55,7 +55,7 @@ def _resolve(repository: Path) -> list[Any]:
 
 
 def main() -> int:
-    """Fetch the jars (45 MB) if they are not there, a line for each step; the last tells what went wrong."""
+    """Fetches the jars (45 MB) if they are missing, a line for each step; the last tells what went wrong."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if not jars_folder().is_dir():

@@ -54,11 +54,11 @@ class Kafka(Server):
 
     @property
     def url(self) -> str:
-        """Its address for bootstrapping, `host:port`."""
+        """The broker's address for bootstrapping, `host:port`."""
         return f"{HOST}:{self.port}"
 
     async def prepare(self) -> None:
-        """Fetch the jars and format the log directory, each if it is not there yet."""
+        """Fetches the jars and formats the log directory, each if it is not there yet."""
         self._java = await asyncio.to_thread(find_java)
         self._jars = jars_folder()
         fetch = [sys.executable, "-P", jars.__file__]
@@ -70,11 +70,11 @@ class Kafka(Server):
             await self._format()
 
     def command(self) -> list[str]:
-        """The broker's command line."""
+        """Returns the broker's command line."""
         return self._java_command(*JVM, "kafka.Kafka", str(self._file))
 
     async def answers(self) -> bool:
-        """Whether it serves metadata, itself among the brokers."""
+        """Returns True if the broker serves metadata, with itself among the brokers."""
         _, writer = await asyncio.open_connection(HOST, self.port)
         writer.close()
         client = AIOKafkaClient(bootstrap_servers=self.url)
@@ -135,7 +135,7 @@ class Kafka(Server):
 
 
 def find_java() -> Path:
-    """A Java that runs Kafka: JAVA_HOME's or the PATH's if it is new enough, else the wheel's."""
+    """Returns a Java that runs Kafka: JAVA_HOME's or the PATH's if it is new enough, else the wheel's."""
     home = os.environ.get("JAVA_HOME")
     for found in (home and shutil.which("java", path=f"{home}/bin"), shutil.which("java")):
         if found and java_major(found) >= OLDEST_JAVA:
@@ -149,7 +149,7 @@ def find_java() -> Path:
 
 
 def java_major(java: str) -> int:
-    """The major version of that Java; 0 if it does not say."""
+    """Returns the major version of that Java; 0 if it does not say."""
     said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)  # noqa: S603
     found = re.search(r'version "(\d+)', said.stderr)
     return int(found[1]) if found else 0

