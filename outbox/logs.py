@@ -34,19 +34,19 @@ class LogSettings(Protocol):
 
     @property
     def log_format(self) -> str:
-        """`json`, `console`, or `auto`."""
+        """The form of a line: `json`, `console`, or `auto`."""
 
     @property
     def service_name(self) -> str:
-        """`service.name` in each line."""
+        """The `service.name` in each line."""
 
     @property
     def environment(self) -> str:
-        """`deployment.environment` in each line."""
+        """The `deployment.environment` in each line."""
 
 
 def configure_logging(settings: LogSettings) -> None:
-    """Send all of this process's logs to stderr, in the form and from the level that settings ask for."""
+    """Sends all of this process's logs to stderr, in the form and from the level that settings ask for."""
     pretty = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     shared: list[Processor] = [
@@ -102,14 +102,14 @@ def _renderers(*, pretty: bool) -> list[Processor]:
 
 
 def add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Add `trace_id` and `span_id` where OpenTelemetry is in use and a span is current."""
+    """Adds `trace_id` and `span_id` where OpenTelemetry is in use and a span is current."""
     for name, value in current_ids().items():
         event.setdefault(name, value)
     return event
 
 
 def tidy(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Take passwords out of every URL in the line; ids become text and sets lists."""
+    """Takes passwords out of every URL in the line; ids become text and sets lists."""
     for key, value in event.items():
         match value:
             case str() if "://" in value:
@@ -124,7 +124,7 @@ def tidy(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
 
 
 def ranges(numbers: Collection[int]) -> str:
-    """Whole numbers in short: `0-3, 7`."""
+    """Returns whole numbers in short: `0-3, 7`."""
     parts: list[list[int]] = []
     for number in sorted(numbers):
         if parts and number == parts[-1][-1] + 1:
@@ -167,7 +167,7 @@ class Throttle:
         self._known: dict[Hashable, tuple[float, float, float]] = {}
 
     def passes(self, kind: Hashable) -> bool:
-        """Whether to say this now."""
+        """Returns True if a line of this kind is to be let through now."""
         now = self._clock()
         said, wait, heard = self._known.get(kind, (0.0, 0.0, 0.0))
         if not wait or now - heard > max(60.0, 2 * wait):
@@ -197,7 +197,7 @@ class Calm(logging.Filter):
         self._throttle = Throttle()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is to be shown."""
+        """Returns True if the record is to be shown."""
         if record.name.partition(".")[0] not in CHATTY:
             return True
         if record.name.startswith("aiokafka") and record.levelno == logging.ERROR:

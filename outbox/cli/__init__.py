@@ -32,13 +32,13 @@ COMMANDS = {
 
 
 class Failed(click.ClickException):
-    """It could not be done: why, and what to do, without a stack trace."""
+    """Says why a command could not do it, and what to do, without a stack trace."""
 
     exit_code = 1
 
 
 class Mistaken(click.ClickException):
-    """A setting is wrong."""
+    """Says which setting is wrong."""
 
     exit_code = 2
 
@@ -47,12 +47,12 @@ class Commands(click.Group):
     """Imports a command when it is called for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands' names, in the order of a first use."""
+        """Returns the commands' names, in the order of a first use."""
         del ctx
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command; None if there is none of this name."""
+        """Imports a command; returns None if there is none of this name."""
         del ctx
         if cmd_name not in COMMANDS:
             return None
@@ -61,13 +61,13 @@ class Commands(click.Group):
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing any."""
+        """Lists the commands without importing any."""
         del ctx
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run, and tell an error that was raised on purpose in its own words."""
+        """Runs the command, and tells an error that was raised on purpose in its own words."""
         try:
             return super().invoke(ctx)
         except SettingsError as error:

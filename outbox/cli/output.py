@@ -20,12 +20,12 @@ as_json: Callable[[F], F] = click.option("--json", "as_json", is_flag=True, help
 
 
 def settings() -> Settings:
-    """Return the settings in force; a variable that looks like one and is none gets a warning."""
+    """Returns the settings in force; a variable that looks like one and is none gets a warning."""
     return reading().settings
 
 
 def reading() -> Reading[Settings]:
-    """Return what was read of the settings; a variable that looks like one and is none gets a warning."""
+    """Returns what was read of the settings; a variable that looks like one and is none gets a warning."""
     found = read()
     for warning in found.warnings:
         warn(warning)
@@ -33,7 +33,7 @@ def reading() -> Reading[Settings]:
 
 
 def settings_of_process(model: type[S]) -> S:
-    """Return the settings of a process that logs; the warnings are lines of its log."""
+    """Returns the settings of a process that logs; the warnings are lines of its log."""
     from outbox.logs import configure_logging
 
     found = model.read()
@@ -42,12 +42,12 @@ def settings_of_process(model: type[S]) -> S:
 
 
 def warn(message: str) -> None:
-    """Say something on stderr."""
+    """Prints a warning on stderr."""
     click.secho(f"Warning: {message}", fg="yellow", err=True)
 
 
 def print_json(value: Any) -> None:
-    """Dataclasses become objects, times RFC 3339, ids text."""
+    """Prints a value as JSON: dataclasses become objects, times RFC 3339, ids text."""
     click.echo(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))
 
 
@@ -58,7 +58,7 @@ def _plain(value: Any) -> Any:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table; with colours on a terminal, else plain columns that are never cut."""
+    """Prints a table; with colours on a terminal, else plain columns that are never cut."""
     cells = [[cell(value) for value in row] for row in rows]
     if sys.stdout.isatty():
         _print_rich(columns, cells)
@@ -91,7 +91,7 @@ _STYLES = {
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
-    """Names and values, one a line; what is None is left out."""
+    """Prints names and values, one a line; what is None is left out."""
     known = {name: cell(value) for name, value in facts.items() if value is not None}
     width = max(map(len, known), default=0)
     for name, text in known.items():
@@ -99,7 +99,7 @@ def print_facts(facts: Mapping[str, Any]) -> None:
 
 
 def cell(value: Any) -> str:
-    """A value in a table."""
+    """Returns a value as a table shows it."""
     match value:
         case None:
             return "-"
@@ -114,7 +114,7 @@ def cell(value: Any) -> str:
 
 
 def duration(seconds: float | None) -> str | None:
-    """Seconds as people say them: 850 ms, 12 s, 3 m 20 s, 5 h 3 m, 2 d 4 h."""
+    """Returns seconds as people say them: 850 ms, 12 s, 3 m 20 s, 5 h 3 m, 2 d 4 h."""
     if seconds is None:
         return None
     if seconds < 1:
@@ -126,5 +126,5 @@ def duration(seconds: float | None) -> str | None:
 
 
 def age(time: datetime) -> str | None:
-    """How long ago that was."""
+    """Returns how long ago that time was, as people say it."""
     return duration(max(0.0, (datetime.now(UTC) - time).total_seconds()))

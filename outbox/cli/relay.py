@@ -42,7 +42,7 @@ def relay() -> None:
 
 
 def collect_less_often() -> None:
-    """Tell the garbage collector that this process makes many tuples and hardly a cycle.
+    """Tells the garbage collector that this process makes many tuples and hardly a cycle.
 
     By its defaults it looks at every batch several times, for a tenth of the relay's CPU.
     """

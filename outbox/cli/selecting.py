@@ -29,7 +29,7 @@ def _name(value: str) -> int | UUID:
 
 
 def names(*, required: bool = False) -> Callable[[F], F]:
-    """The argument that names deliveries one by one."""
+    """Makes the argument that names deliveries one by one."""
     return click.argument("names", nargs=-1, required=required, type=_name, metavar="[ID|MESSAGE_ID]...")
 
 
@@ -43,12 +43,12 @@ _FILTERS = (
 
 
 def filters(command: F) -> F:
-    """Add the options that narrow a selection."""
+    """Adds the options that narrow a selection."""
     return reduce(lambda decorated, option: option(decorated), reversed(_FILTERS), command)
 
 
 def named(names: Sequence[int | UUID], **conditions: Any) -> Selection:
-    """The deliveries of these names, narrowed by conditions."""
+    """Returns the selection of the deliveries of these names, narrowed by conditions."""
     return Selection(
         ids=[name for name in names if isinstance(name, int)],
         message_ids=[name for name in names if isinstance(name, UUID)],
@@ -57,7 +57,7 @@ def named(names: Sequence[int | UUID], **conditions: Any) -> Selection:
 
 
 def ask(settings: Settings, question: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-    """Put a question to the database, or do something there."""
+    """Puts a question to the database, or does something there; returns what came of it."""
 
     async def answer() -> T:
         async with connect(settings) as connection:
@@ -67,7 +67,7 @@ def ask(settings: Settings, question: Callable[[AsyncConnection], Awaitable[T]])
 
 
 def print_deliveries(deliveries: Iterable[DeliveryState]) -> None:
-    """A table of them."""
+    """Prints a table of deliveries."""
     print_table(
         ("id", "sink", "destination", "key", "type", "state", "due for", "attempts", "uncertain", "error"),
         (

@@ -1,4 +1,4 @@
-"""Bring a database to the schema of this version, from the wheel or from the repository.
+"""Brings a database to the schema of this version, from the wheel or from the repository.
 
 These functions have an event loop of their own: where one is running, call them in a thread
 (`await asyncio.to_thread(upgrade, settings)`). Each migration commits by itself; what was interrupted goes on

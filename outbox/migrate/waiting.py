@@ -58,12 +58,12 @@ class Wait(NamedTuple):
     """Whose locks are in its way."""
 
     def __str__(self) -> str:
-        """Tells it in one line."""
+        """Tells in one line what the session waits for."""
         return f"{' '.join(self.statement.split())[:100]}: waiting for {self.holders}"
 
 
 async def take_turn(session: asyncpg.Connection, schema: str | None, name: str) -> None:
-    """Returns once no other session has this turn; it is this one's until it ends.
+    """Waits until no other session has the turn of this name; it is this session's until that ends.
 
     Another's end is asked for again and again, each time in a transaction of its own: a session that waits
     within Postgres has a snapshot, and a concurrent index build waits for every one that is older than it.
@@ -90,7 +90,7 @@ class Onlooker:
     @classmethod
     @asynccontextmanager
     async def of(cls, pid: int, session: asyncpg.Connection) -> AsyncIterator[Onlooker]:
-        """Looks on within the block."""
+        """Looks on, within the block, at the session with this process id."""
         onlooker = cls(session, pid)
         looking = asyncio.create_task(onlooker._look_on(), name="outbox migrate onlooker")
         try:

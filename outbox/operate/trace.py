@@ -48,7 +48,7 @@ _CORRELATION_ID = _written.c.headers["correlation_id"].astext
 
 
 async def trace(connection: AsyncConnection, message_id: UUID) -> Trace | None:
-    """Return the message with all of its deliveries; None if it was never written, or is pruned."""
+    """Returns the message with all of its deliveries; None if it was never written, or is pruned."""
     found = await _traces(connection, [message_id])
     return found[0] if found else None
 
@@ -56,9 +56,9 @@ async def trace(connection: AsyncConnection, message_id: UUID) -> Trace | None:
 async def follow(
     connection: AsyncConnection, message_id: UUID, *, within_rows: int = _WITHIN_ROWS
 ) -> list[Trace]:
-    """Return the message and what was written after it under its correlation id, in the order of writing.
+    """Returns the message and what was written after it under its correlation id, in the order of writing.
 
-    Looks through so many rows after the message's own. What is pruned is not told.
+    Looks through as many rows after the message's own as `within_rows` says. What is pruned is not told.
     """
     own = (
         select(_written.c.id, _CORRELATION_ID.label("correlation_id"))

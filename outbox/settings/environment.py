@@ -1,4 +1,4 @@
-"""The environment and `.env` into settings: the only reader of either.
+"""Reads the environment and `.env` into settings: the only reader of either.
 
 Settings have a prefix and say which variables they have, and where the value of each belongs. An empty
 variable is not set. One with the prefix that is none of them gets a warning and a guess; what a cluster says
@@ -62,7 +62,7 @@ class Variable:
         return "SecretStr" in str(self.field.annotation)
 
     def shown(self, value: Any) -> Shown:
-        """Return the value for anybody to see: no password in a URL, and nothing of other secrets."""
+        """Returns the value for anybody to see: no password in a URL, and nothing of other secrets."""
         if isinstance(value, SecretStr):
             value = value.get_secret_value()
         match value:
@@ -92,7 +92,7 @@ class Reading(Generic[S]):
     """Every variable there is, by its name."""
 
     def listing(self) -> Iterator[Setting]:
-        """Give every setting in force."""
+        """Gives every setting in force."""
         for name, each in self.variables.items():
             if each.always or name in self.origins:
                 value = each.shown(_value_at(self.settings, each.place))
@@ -100,7 +100,7 @@ class Reading(Generic[S]):
                 yield Setting(name, value, origin, each.field.description or "")
 
     def logged(self) -> S:
-        """Return the settings; each warning becomes a line of the log."""
+        """Returns the settings; each warning becomes a line of the log."""
         for warning in self.warnings:
             _log.warning("%s", warning)
         return self.settings
@@ -133,7 +133,7 @@ class ServiceSettings(Section):
 
     @classmethod
     def load(cls, environment: Mapping[str, str] | None = None, env_file: Path = Path(".env")) -> Self:
-        """Return what the environment and `.env` say; the environment wins. What is odd there is logged.
+        """Returns what the environment and `.env` say; the environment wins. What is odd there is logged.
 
         Raises `SettingsError` with a line for each wrong value, which names the variable and what is allowed.
         """
@@ -143,7 +143,7 @@ class ServiceSettings(Section):
     def read(
         cls, environment: Mapping[str, str] | None = None, env_file: Path = Path(".env")
     ) -> Reading[Self]:
-        """Return the same as `load`, and where each value came from; nothing is logged."""
+        """Returns the settings as `load` does, and where each value came from; nothing is logged."""
         here = _with_prefix(cls.prefix, os.environ if environment is None else environment)
         addresses = {name: text for name, text in here.items() if is_address(name, text)}
         here = _without(addresses, here)
@@ -160,7 +160,7 @@ class ServiceSettings(Section):
 
     @classmethod
     def variables(cls, found: Mapping[str, str]) -> Iterator[Variable]:
-        """Give every variable that may be set; those that are, `found`, may bring others."""
+        """Gives every variable that may be set; those that are, `found`, may bring others."""
         del found
         return variables_of(cls, cls.prefix)
 
@@ -168,7 +168,7 @@ class ServiceSettings(Section):
 def variables_of(
     section: type[BaseModel], prefix: str, place: Place = (), *, always: bool = True
 ) -> Iterator[Variable]:
-    """Give a variable for each field of a class, its own before those that it inherits."""
+    """Gives a variable for each field of a class, its own before those that it inherits."""
     seen: set[str] = set()
     for owner in section.__mro__:
         for name in inspect.get_annotations(owner):
@@ -187,7 +187,7 @@ def _without(names: Collection[str], variables: Mapping[str, str]) -> dict[str, 
 
 
 def _by_name(variables: Iterable[Variable]) -> dict[str, Variable]:
-    """A variable may have several places; the first is where its value is told."""
+    """Returns the variables by name. One may have several places; the first is where its value is told."""
     found: dict[str, Variable] = {}
     for each in variables:
         found.setdefault(each.name, each)

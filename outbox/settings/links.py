@@ -21,7 +21,7 @@ def is_address(name: str, value: str) -> bool:
 
 
 def service_links(names: Collection[str]) -> frozenset[str]:
-    """Return those of the names that a cluster gives to what it says of a service, its address apart."""
+    """Returns those of the names that a cluster gives to what it says of a service, its address apart."""
     return frozenset(name for name in names if _PORT.fullmatch(name) or _is_of_service(name, names))
 
 

@@ -1,4 +1,4 @@
-"""Secrets out of what is shown."""
+"""Takes secrets out of what is shown."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ _PASSWORD_IN_QUERY = re.compile(r"(?P<before>[?&](ssl)?password=)[^&\s]+", re.IG
 
 
 def masked(text: str) -> str:
-    """Return the text with the password of each URL in it replaced by stars."""
+    """Returns the text with the password of each URL in it replaced by stars."""
     text = _PASSWORD_IN_URL.sub(r"\g<before>:***@", text)
     return _PASSWORD_IN_QUERY.sub(r"\g<before>***", text)

@@ -79,7 +79,7 @@ class Settings(ServiceSettings):
 
     @classmethod
     def variables(cls, found: Mapping[str, str]) -> Iterator[Variable]:
-        """Give every variable that may be set; `OUTBOX_SINKS` among those that are brings its sinks' own."""
+        """Gives every variable that may be set; `OUTBOX_SINKS` among those that are brings its sinks' own."""
         sinks = _names_in(found.get(f"{cls.prefix}SINKS", ""))
         yield from (each for each in super().variables(found) if each.place[0] not in _COMPOUND)
         yield from variables_of(SinkSettings, cls.prefix, ("every_sink",))
@@ -122,12 +122,12 @@ class Settings(ServiceSettings):
 
     @property
     def sqlalchemy_url(self) -> str:
-        """The database for SQLAlchemy's asyncpg dialect; holds the password."""
+        """The database's URL for SQLAlchemy's asyncpg dialect; holds the password."""
         return "postgresql+asyncpg://" + re.sub(r"(?<=[?&])sslmode=", "ssl=", self._database_address)
 
     @property
     def asyncpg_dsn(self) -> str:
-        """The database for asyncpg; holds the password."""
+        """The database's URL for asyncpg; holds the password."""
         return "postgresql://" + re.sub(r"(?<=[?&])ssl=", "sslmode=", self._database_address)
 
     @property
@@ -146,22 +146,22 @@ class Settings(ServiceSettings):
 
     @property
     def sink_names(self) -> tuple[str, ...]:
-        """The sinks that this relay serves."""
+        """The names of the sinks that this relay serves."""
         built_in = (("kafka", self.kafka.bootstrap_servers), ("redis", self.redis.url))
         return tuple(name for name, there in built_in if there) + tuple(self.extra_sinks)
 
     @property
     def known_sinks(self) -> tuple[str, ...]:
-        """The sinks that a writer may name, whether or not it could reach them itself."""
+        """The names of the sinks that a writer may name, whether or not it could reach them itself."""
         return ("kafka", "redis", *self.extra_sinks)
 
     def sink(self, name: str) -> SinkSettings:
-        """The policy and limits of one sink: its own where set, else those for all."""
+        """Returns the policy and limits of one sink: its own where set, else those for all."""
         own = self.own.get(name, SinkSettings())
         return self.every_sink.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})
 
     def sink_options(self, name: str) -> Mapping[str, str]:
-        """What `OUTBOX_<NAME>_…` holds, for a sink that `OUTBOX_SINKS` brought."""
+        """Returns what `OUTBOX_<NAME>_…` holds, for a sink that `OUTBOX_SINKS` brought."""
         return self.options.get(name, {})
 
 
@@ -171,7 +171,7 @@ _SECRET_WORDS = ("password", "secret", "token", "key", "credential")
 
 
 def _names_in(sinks: str) -> list[str]:
-    """Return the names in OUTBOX_SINKS, longest first: `eu_west` has its own before `eu` claims them."""
+    """Returns the names in OUTBOX_SINKS, longest first: `eu_west` has its own before `eu` claims them."""
     names = {item.partition("=")[0].strip() for item in sinks.split(",") if "=" in item}
     return sorted(names, key=len, reverse=True)
 
@@ -188,5 +188,5 @@ read = Settings.read
 
 @cache
 def loaded() -> Settings:
-    """Return what `load()` gave when it was first asked for: what writers and consumers go by."""
+    """Returns what `load()` gave when it was first asked for: what writers and consumers go by."""
     return load()

@@ -34,7 +34,7 @@ class SinkSettings(Section):
 
     @property
     def policy(self) -> Policy:
-        """The same as the pure policy code wants it."""
+        """The failure policy of the sink, as the code that decides about failures takes it."""
         return Policy(
             max_retries=self.max_retries,
             backoff=Backoff(self.error_retry_interval_seconds, self.retry_longest_interval_seconds),

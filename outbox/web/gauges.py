@@ -13,7 +13,7 @@ from outbox.web.readiness import Readiness
 
 
 def set_gauges(found: Readiness) -> None:
-    """Set them all."""
+    """Sets all gauges from what a look at the relay found."""
     READY.set(not found.reasons)
     for gauge in (QUEUE_DEPTH, STUCK, OLDEST_DUE, LANES_OWNED, BREAKERS_OPEN):
         gauge.clear()

@@ -15,7 +15,7 @@ from outbox.errors import SettingsError
 
 @asynccontextmanager
 async def listening(app: ASGIApp, host: str, port: int, *, variable: str) -> AsyncIterator[int]:
-    """Serve `app` within the block; gives the port, which is a free one where 0 was asked for.
+    """Serves `app` within the block; gives the port, which is a free one where 0 was asked for.
 
     Raises `SettingsError`, naming the `variable` that the port comes from, where the address cannot be had.
     """
@@ -34,7 +34,7 @@ async def listening(app: ASGIApp, host: str, port: int, *, variable: str) -> Asy
 
 
 class _Uvicorn(uvicorn.Server):
-    """Signals are the business of whoever runs it."""
+    """A uvicorn that leaves signals to whoever runs it."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -44,7 +44,7 @@ def metrics_of(registry: CollectorRegistry, accept: str | None) -> ProbeAnswer:
 
 
 async def _nothing() -> None:
-    """What is to be measured before a scrape, where everything is counted as it happens."""
+    """Measures nothing, for a process that counts everything as it happens."""
 
 
 def probes(

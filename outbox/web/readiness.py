@@ -1,4 +1,4 @@
-"""Whether a relay does its work: by what it says itself, and by what the queue says of it.
+"""Tells whether a relay does its work: by what it says itself, and by what the queue says of it.
 
 Not ready: while it waits for the database or its schema, while it stops, and when it stalls: something
 that could go out now has been in its lanes all the while, and nothing was settled, for
@@ -28,7 +28,7 @@ class Watched(Protocol):
     """What the probes ask of a relay."""
 
     def health(self) -> Health:
-        """How it is doing now, by what it knows itself; answers at once."""
+        """Returns how the relay is doing now, by what it knows itself; answers at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class CachedDepths:
         self._reading = asyncio.Lock()
 
     async def refresh(self, health: Health) -> None:
-        """Read it again unless it is fresh."""
+        """Reads what the queue holds again, unless it is fresh."""
         async with self._reading:
             began = self._clock()
             if began < self._fresh_until:
@@ -77,7 +77,7 @@ class CachedDepths:
 
 
 class Stall:
-    """For how long each sink has had something to send, and nothing was settled.
+    """Tells for how long each sink has had something to send, and nothing was settled.
 
     Counted from when it was first seen, so that what was held for an hour is no stall the moment it
     is released; and no longer than anything has been due, in case nobody looked for a while.
@@ -88,7 +88,7 @@ class Stall:
         self._since: dict[str, float] = {}
 
     def seconds(self, sink: SinkHealth, depths: Iterable[Depth]) -> float:
-        """The same for one sink of this relay; zero while it works or its breaker is open."""
+        """Returns for how long this sink stalls on this relay; zero while it works or its breaker is open."""
         mine = [depth for depth in depths if depth.sink == sink.sink and depth.lane in sink.lanes]
         if None in sink.open_breakers or not any(depth.sendable for depth in mine):
             self._since.pop(sink.sink, None)
@@ -109,7 +109,7 @@ class Watcher:
         self._stall = Stall(clock)
 
     async def look(self) -> Readiness:
-        """Whether it is ready now, and why not."""
+        """Returns whether the relay is ready now, and why not."""
         health = self._relay.health()
         if health.stopping:
             return Readiness(["stopping"], health, None)

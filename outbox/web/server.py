@@ -17,7 +17,7 @@ from outbox.web.readiness import Watched, Watcher
 
 
 def application(relay: Watched, settings: Settings) -> Starlette:
-    """The routes, for one relay; a service may mount them among its own."""
+    """Makes an application of one relay's probes and metrics; a service may mount it among its own."""
     watcher = Watcher(relay, settings)
 
     async def ready() -> ProbeAnswer:
@@ -32,7 +32,7 @@ def application(relay: Watched, settings: Settings) -> Starlette:
 
 @asynccontextmanager
 async def serving(relay: Watched, settings: Settings) -> AsyncIterator[int]:
-    """Serve them within the block; gives the port.
+    """Serves the probes and metrics of one relay within the block; gives the port.
 
     Raises `SettingsError` where the address cannot be had.
     """
