@@ -142,7 +142,7 @@ class Pump:
         return batch
 
     async def _send(self, fetched: Fetched, admission: Admission) -> Verdict:
-        outgoing = sort_out(fetched.deliveries, probes=admission.probes, faults=fetched.faults)
+        outgoing = sort_out(fetched.deliveries, probes=admission.probes, flaws=fetched.flaws)
         if not outgoing.send:
             return judge(outgoing, (), self._policy, _JITTER)
         served = self._served

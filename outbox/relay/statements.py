@@ -71,14 +71,14 @@ _WRITTEN = {
     # What is too far off for Python is never.
     "expires_at": f"CASE WHEN written.expires_at BETWEEN {_FIRST} AND {_LAST} THEN written.expires_at END",
 }
-_READ = {name: f"CASE WHEN written.fault IS NULL THEN {column} END" for name, column in _WRITTEN.items()}
+_READ = {name: f"CASE WHEN written.flaw IS NULL THEN {column} END" for name, column in _WRITTEN.items()}
 
 GONE = "its row in outbox is gone"
-"""The fault of a delivery in the queue whose message was deleted."""
+"""The flaw of a delivery in the queue whose message was deleted."""
 
 # Told by sizes that are stored, so that nothing large is read. The table refuses most of it; what is there
 # all the same is from before it did, or a CHECK was dropped.
-_FAULT = f"""CASE
+_FLAW = f"""CASE
                 WHEN octet_length(o.payload) > {PAYLOAD_BYTES}
                     THEN 'its payload of ' || octet_length(o.payload) || ' bytes is over {PAYLOAD_BYTES}'
                 WHEN pg_column_size(o.headers) > {HEADERS_STORED_BYTES} THEN 'its headers are too large'
@@ -108,13 +108,13 @@ _HELD = """EXISTS (
 _LEFT_OUT = "q.destination_hash = ANY (ARRAY(SELECT hashtextextended(d, 0) FROM unnest($6::text[]) AS d))"
 
 
-def _fetch(fault: str, columns: Mapping[str, str]) -> str:
+def _fetch(flaw: str, columns: Mapping[str, str]) -> str:
     return f"""
     SELECT delivery.*, snapshot.*
     FROM (SELECT {_columns(Snapshot._fields, _SNAPSHOT)} FROM pg_current_snapshot() AS now) AS snapshot
     LEFT JOIN LATERAL (
         SELECT {_columns(Delivery._fields, {**_QUEUED, **columns})},
-               CASE WHEN written.id IS NULL THEN '{GONE}' ELSE written.fault END AS fault
+               CASE WHEN written.id IS NULL THEN '{GONE}' ELSE written.flaw END AS flaw
         FROM (
             SELECT due.*, sum(due.bytes) OVER (ROWS UNBOUNDED PRECEDING) AS running
             FROM unnest($2::smallint[], $3::bigint[]) AS owned (lane, floor)
@@ -137,14 +137,14 @@ def _fetch(fault: str, columns: Mapping[str, str]) -> str:
             LIMIT $4
         ) AS cut
         LEFT JOIN LATERAL (
-            SELECT o.*, {fault} AS fault FROM {{schema}}outbox o WHERE o.id = cut.id OFFSET 0
+            SELECT o.*, {flaw} AS flaw FROM {{schema}}outbox o WHERE o.id = cut.id OFFSET 0
         ) AS written ON true
         WHERE cut.running - cut.bytes < $5
     ) AS delivery ON true
 """
 
 
-FETCH = _fetch(_FAULT, _READ)
+FETCH = _fetch(_FLAW, _READ)
 """Deliveries that may go out now, of the lanes given, each lane from its floor; and their snapshot.
 
 Retries that are due come first within a lane, with the scheduled deliveries that the floor has passed; one
@@ -152,7 +152,7 @@ whose time comes before takes its place in line, behind what is not sent yet. A 
 earlier one of its key blocks. Bytes are summed before any payload is read. Floors count only if nobody else
 has ended a hold since: what waited for it is below them.
 
-Of a delivery with a fault, whose reason is given beside it, nothing of what was written is read.
+Of a delivery with a flaw, whose reason is given beside it, nothing of what was written is read.
 """
 
 OUTLINE = _fetch("NULL::text", _UNREAD)

@@ -28,7 +28,7 @@ from outbox.relay.statements import (
     Snapshot,
     in_schema,
 )
-from outbox.relay.verdict import Failure, Fault
+from outbox.relay.verdict import Failure, Flaw
 from outbox.settings import Settings
 
 NO_DATABASE = (
@@ -56,8 +56,8 @@ _PLANNER = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
 }
-_FAULT = len(Delivery._fields)
-"""Where in a fetched row its fault is; the snapshot's columns follow."""
+_FLAW = len(Delivery._fields)
+"""Where in a fetched row its flaw is; the snapshot's columns follow."""
 
 UNREADABLE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError, ArithmeticError, ValueError)
 """What a fetch raises where the values of a row cannot be sent by the server, or not be had in Python."""
@@ -102,7 +102,7 @@ class Fetched:
 
     snapshot: Snapshot
     deliveries: list[Delivery]
-    faults: dict[int, Fault]
+    flaws: dict[int, Flaw]
     """By id: the deliveries that cannot be sent, of which nothing was read."""
     full: bool
     """Whether it was cut by the number of rows or bytes, so that more may be there."""
@@ -119,22 +119,22 @@ def _retry_by(failure: Failure) -> datetime | None:
 
 
 def _fetched(records: Sequence[Any], request: Request) -> Fetched:
-    snapshot = Snapshot(*records[0][_FAULT + 1 :])
-    deliveries = [Delivery._make(record[:_FAULT]) for record in records if record[0] is not None]
-    faults = {
-        record[0]: Fault(record[_FAULT], holds=record[_FAULT] != GONE)
+    snapshot = Snapshot(*records[0][_FLAW + 1 :])
+    deliveries = [Delivery._make(record[:_FLAW]) for record in records if record[0] is not None]
+    flaws = {
+        record[0]: Flaw(record[_FLAW], holds=record[_FLAW] != GONE)
         for record in records
-        if record[_FAULT] is not None
+        if record[_FLAW] is not None
     }
     full = len(deliveries) >= request.rows or sum(d.size for d in deliveries) >= request.budget
-    return Fetched(snapshot, deliveries, faults, full)
+    return Fetched(snapshot, deliveries, flaws, full)
 
 
 def _unreadable(records: Sequence[Any], reason: str) -> Fetched:
     """Returns a fetch of one row, which cannot be read for this reason."""
     fetched = _fetched(records, Request(positions=(), rows=1, budget=1))
-    faults = {delivery.id: Fault(f"it cannot be read: {reason}") for delivery in fetched.deliveries}
-    return replace(fetched, faults=faults | fetched.faults, full=True)
+    flaws = {delivery.id: Flaw(f"it cannot be read: {reason}") for delivery in fetched.deliveries}
+    return replace(fetched, flaws=flaws | fetched.flaws, full=True)
 
 
 @asynccontextmanager

@@ -82,7 +82,7 @@ class Failure(NamedTuple):
     uncertain: bool
 
 
-class Fault(NamedTuple):
+class Flaw(NamedTuple):
     """Why a delivery cannot be sent, found before anything of it was read."""
 
     reason: str
@@ -97,22 +97,22 @@ class Outgoing(NamedTuple):
     expired: list[Delivery]
     """Too late to be worth sending."""
     left: list[Delivery]
-    """Left for a later round: they go to what is only probed now, or are behind a fault of their key."""
-    faulty: list[tuple[Delivery, Fault]]
+    """Left for a later round: they go to what is only probed now, or are behind a flaw of their key."""
+    flawed: list[tuple[Delivery, Flaw]]
 
 
 def sort_out(
-    fetched: Iterable[Delivery], *, probes: Collection[str] = (), faults: Mapping[int, Fault] | None = None
+    fetched: Iterable[Delivery], *, probes: Collection[str] = (), flaws: Mapping[int, Flaw] | None = None
 ) -> Outgoing:
     """Returns what to send of a batch, in whatever order its lanes and the retries among them came.
 
     To each destination in `probes` goes the first delivery only. What may have arrived is sent though it
-    is too late: its key must not go on before that is known. `faults` are by the id of their delivery.
+    is too late: its key must not go on before that is known. `flaws` are by the id of their delivery.
     """
     batch = sorted(fetched, key=_BY_ID)
     outgoing = Outgoing([], [], [], [])
-    if faults:
-        batch = _without_faults(batch, faults, outgoing)
+    if flaws:
+        batch = _without_flaws(batch, flaws, outgoing)
     if any(delivery.expired for delivery in batch):
         outgoing.expired.extend(d for d in batch if d.expired and not d.uncertain)
         batch = [d for d in batch if not d.expired or d.uncertain]
@@ -121,14 +121,14 @@ def sort_out(
     return outgoing._replace(send=batch)
 
 
-def _without_faults(batch: list[Delivery], faults: Mapping[int, Fault], outgoing: Outgoing) -> list[Delivery]:
-    faulty_keys: set[int] = set()
+def _without_flaws(batch: list[Delivery], flaws: Mapping[int, Flaw], outgoing: Outgoing) -> list[Delivery]:
+    flawed_keys: set[int] = set()
     rest: list[Delivery] = []
     for delivery in batch:
-        if delivery.id in faults:
-            outgoing.faulty.append((delivery, faults[delivery.id]))
-            faulty_keys.add(delivery.key_hash)
-        elif delivery.key_hash in faulty_keys:
+        if delivery.id in flaws:
+            outgoing.flawed.append((delivery, flaws[delivery.id]))
+            flawed_keys.add(delivery.key_hash)
+        elif delivery.key_hash in flawed_keys:
             outgoing.left.append(delivery)
         else:
             rest.append(delivery)
@@ -180,10 +180,10 @@ def judge(outgoing: Outgoing, results: Sequence[Result], policy: Policy, jitter:
     verdict = Verdict(expired=outgoing.expired)
     for delivery in outgoing.left:
         _leave(verdict, delivery)
-    for delivery, fault in outgoing.faulty:
-        blocks = fault.holds and policy.on_park == "hold"
+    for delivery, flaw in outgoing.flawed:
+        blocks = flaw.holds and policy.on_park == "hold"
         verdict.failures.append(
-            Failure(delivery, fault.reason, None, counted=False, blocks=blocks, uncertain=False)
+            Failure(delivery, flaw.reason, None, counted=False, blocks=blocks, uncertain=False)
         )
     failed_keys: set[int] = set()
     for delivery, result in zip(outgoing.send, results, strict=True):

@@ -11,7 +11,7 @@ from outbox.errors import Permanent, SinkError, Transient, Unavailable, Unsent
 from outbox.message import Delivery, Result, Sent
 from outbox.policy import Backoff, Policy
 from outbox.relay.verdict import (
-    Fault,
+    Flaw,
     Keep,
     Outgoing,
     Park,
@@ -176,20 +176,20 @@ def test_what_is_too_late_is_not_sent_unless_it_may_have_arrived() -> None:
 
 
 def test_what_is_behind_a_fault_of_its_key_waits_for_a_later_round() -> None:
-    faulty, behind, other = delivery("d", "a", lane=1), delivery("d", "a", lane=1), delivery("d", "b", lane=1)
-    fault = Fault("too large")
-    outgoing = sort_out([faulty, behind, other], faults={faulty.id: fault})
-    assert tuple(outgoing) == ([other], [], [behind], [(faulty, fault)])
+    flawed, behind, other = delivery("d", "a", lane=1), delivery("d", "a", lane=1), delivery("d", "b", lane=1)
+    flaw = Flaw("too large")
+    outgoing = sort_out([flawed, behind, other], flaws={flawed.id: flaw})
+    assert tuple(outgoing) == ([other], [], [behind], [(flawed, flaw)])
     verdict = judge(outgoing, [Sent()], Policy(on_park="hold"), repeat(0.5))
     assert [(f.delivery, f.reason, f.delay, f.blocks) for f in verdict.failures] == [
-        (faulty, "too large", None, True)
+        (flawed, "too large", None, True)
     ]
     assert verdict.left == {1: behind.id}
 
 
 def test_what_is_gone_holds_nobody_whatever_the_policy() -> None:
     ghost = delivery("d", "a", head=True, deferred=True)
-    outgoing = sort_out([ghost], faults={ghost.id: Fault("gone", holds=False)})
+    outgoing = sort_out([ghost], flaws={ghost.id: Flaw("gone", holds=False)})
     verdict = judge(outgoing, [], Policy(on_park="hold"), repeat(0.5))
     assert [failure.blocks for failure in verdict.failures] == [False]
     assert list(verdict.released()) == [ghost]
