@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from tests.support.migrations import Scripts
 
 
 @pytest.fixture
-def scripts(tmp_path: Path) -> Scripts:
+async def scripts(tmp_path: Path) -> AsyncIterator[Scripts]:
     """The outbox's first migration, to which a test adds others."""
-    return Scripts(tmp_path / "migrations")
+    made = Scripts(tmp_path / "migrations")
+    yield made
+    await made.close()

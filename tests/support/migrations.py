@@ -62,6 +62,7 @@ class Scripts:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._last = 1
+        self._processes: list[asyncio.subprocess.Process] = []
         shutil.copytree(SCRIPTS, folder, ignore=shutil.ignore_patterns("huleedu", "0*", "__pycache__"))
         shutil.copy(_FIRST, folder / "versions")
 
@@ -129,14 +130,24 @@ class Scripts:
 
     async def start(self, url: str) -> asyncio.subprocess.Process:
         """Migrate in a process of its own, which may be killed."""
-        return await asyncio.create_subprocess_exec(
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("OUTBOX_")}
+        process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-c",
             _RUN,
             str(self._folder),
-            env=os.environ | {"OUTBOX_DATABASE_URL": url},
+            env=inherited | {"OUTBOX_DATABASE_URL": url},
             stderr=asyncio.subprocess.PIPE,
         )
+        self._processes.append(process)
+        return process
+
+    async def close(self) -> None:
+        """End what was started, and read what it said to its end."""
+        for process in self._processes:
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
 
 
 def revisions(migrations: Migrations) -> list[str]:
