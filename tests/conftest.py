@@ -29,7 +29,7 @@ session_fixture = pytest_asyncio.fixture(scope="session", loop_scope="session")
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
-        if name.startswith("OUTBOX_") and not name.startswith("OUTBOX_TEST_"):
+        if name.startswith("OUTBOX_"):
             monkeypatch.delenv(name)
 
 

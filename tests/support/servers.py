@@ -29,6 +29,9 @@ from outbox.devstack import Kafka, Postgres, Server, Valkey
 from outbox.devstack.postgres import system_binaries, version_of, wheel_binaries
 from outbox.errors import DevstackError
 
+GIVEN = {name: value for name, value in os.environ.items() if name.startswith("OUTBOX_TEST_")}
+"""What this run was told; read before each test hides it from the processes that it starts."""
+
 POSTGRES_SETTINGS = {
     # Safe when the server crashes, though not when the machine does.
     "fsync": "off",
@@ -71,13 +74,13 @@ def docker_answers() -> bool:
 
 def chosen_binaries() -> Path | None:
     """PostgreSQL's programs that this run was told to test with."""
-    chosen = os.environ.get("OUTBOX_TEST_POSTGRES_BINARIES")
+    chosen = GIVEN.get("OUTBOX_TEST_POSTGRES_BINARIES")
     return Path(chosen).resolve() if chosen else None
 
 
 def postgres_choices() -> dict[str, Path | None]:
     """The PostgreSQLs to test with, the default first, each with its programs unless it is not local."""
-    if "OUTBOX_TEST_DATABASE_URL" in os.environ:
+    if "OUTBOX_TEST_DATABASE_URL" in GIVEN:
         return {"given": None}
     chosen = chosen_binaries()
     if chosen is None and docker_answers():
@@ -93,7 +96,7 @@ def postgres_choices() -> dict[str, Path | None]:
 
 async def postgres(stack: AsyncExitStack, choice: str) -> str:
     """Start the PostgreSQL of that choice, until the stack unwinds; its superuser's URL."""
-    if given := os.environ.get("OUTBOX_TEST_DATABASE_URL"):
+    if given := GIVEN.get("OUTBOX_TEST_DATABASE_URL"):
         return given
     if choice == "container":
         options = " ".join(f"-c {name}={value}" for name, value in POSTGRES_SETTINGS.items())
@@ -106,7 +109,7 @@ async def postgres(stack: AsyncExitStack, choice: str) -> str:
 
 async def redis(stack: AsyncExitStack) -> str:
     """Start the run's Redis, until the stack unwinds; its URL."""
-    if given := os.environ.get("OUTBOX_TEST_REDIS_URL"):
+    if given := GIVEN.get("OUTBOX_TEST_REDIS_URL"):
         return given
     if docker_answers():
         container = RedisContainer("valkey/valkey:9")
@@ -117,7 +120,7 @@ async def redis(stack: AsyncExitStack) -> str:
 
 async def kafka(stack: AsyncExitStack) -> str:
     """Start the run's Kafka, until the stack unwinds; its bootstrap servers."""
-    if given := os.environ.get("OUTBOX_TEST_KAFKA_BOOTSTRAP_SERVERS"):
+    if given := GIVEN.get("OUTBOX_TEST_KAFKA_BOOTSTRAP_SERVERS"):
         return given
     if docker_answers():
         container = KafkaContainer().with_kraft()
