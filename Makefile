@@ -5,21 +5,27 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test docs
+.PHONY: up test slowtest servers docs
 
 up: $(VENV)/with-demo
 	@$(BIN)/outbox up $(ARGS)
 
-test: $(VENV)/with-dev
-	$(BIN)/python tests/support/programs.py
-	-$(BIN)/python outbox/devstack/jars.py
+test: servers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/vulture
 	$(BIN)/vulture outbox migrations tests
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -m 'not slow' $(ARGS)
+
+# What takes minutes where the rest takes seconds.
+slowtest: servers
+	$(BIN)/pytest -m slow $(ARGS)
+
+servers: $(VENV)/with-dev
+	$(BIN)/python tests/support/programs.py
+	-$(BIN)/python outbox/devstack/jars.py
 
 # Into docs/site. Nothing that a link leads to is missing, page or anchor.
 docs: $(VENV)/with-docs

@@ -77,7 +77,8 @@ class Kafka(Server):
         """Returns True if the broker serves metadata, with itself among the brokers."""
         _, writer = await asyncio.open_connection(HOST, self.port)
         writer.close()
-        client = AIOKafkaClient(bootstrap_servers=self.url)
+        # It ends by itself before we give up: cancelled, it would leave its connection open.
+        client = AIOKafkaClient(bootstrap_servers=self.url, request_timeout_ms=4_000)
         try:
             await client.bootstrap()
             return any(broker.nodeId == self.node for broker in client.cluster.brokers())

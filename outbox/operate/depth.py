@@ -71,7 +71,9 @@ async def depths(connection: AsyncConnection, without: Iterable[tuple[str, str]]
     in_line = and_(~parked, ~retrying, ~waits)
     overdue = queue.c.first_due_at < now - func.coalesce(sinks.c.stuck_after, literal(_STUCK_AFTER))
     down = or_(false(), *(_goes_to(queue, sink, destination) for sink, destination in without))
-    due_since = func.min(queue.c.first_due_at).filter(~parked, queue.c.first_due_at <= now)
+    due_since = func.min(func.greatest(queue.c.first_due_at, _LONG_AGO)).filter(
+        ~parked, queue.c.first_due_at <= now
+    )
 
     states = (
         scheduled,
@@ -87,7 +89,7 @@ async def depths(connection: AsyncConnection, without: Iterable[tuple[str, str]]
             queue.c.sink,
             queue.c.lane,
             *(func.count().filter(state) for state in states),
-            cast(func.extract("epoch", now - func.greatest(due_since, _LONG_AGO)), Double),
+            cast(func.extract("epoch", now - due_since), Double),
         )
         .outerjoin(head, and_(*(head.c[column.name] == column for column in of_key)))
         .outerjoin(sinks, sinks.c.sink == queue.c.sink)

@@ -178,7 +178,7 @@ DELIVER = """
             JOIN {schema}outbox_lanes l ON l.sink = $1 AND l.lane = done.lane
             WHERE done.blocks AND l.owner IS DISTINCT FROM $2)
     )
-    SELECT count(*), extract(epoch FROM clock_timestamp() - greatest(min(first_due_at), 'epoch'))::float
+    SELECT count(*), extract(epoch FROM clock_timestamp() - min(greatest(first_due_at, 'epoch')))::float
     FROM done
 """
 """A delivered mark is a fact: accepted from whoever brings it, recorded once.

@@ -24,6 +24,8 @@ from websockets.typing import Origin, Subprotocol
 from tests.support.kafka import Topics
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 IN_A_TERMINAL = (
     sys.executable,
     "-c",

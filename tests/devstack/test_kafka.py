@@ -15,6 +15,8 @@ from outbox.errors import DevstackError
 from tests.support.kafka import Topics
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 async def test_a_second_broker_may_go_away_and_its_partition_finds_another_leader(
     own_kafka: Kafka, second_broker: Kafka

@@ -14,6 +14,8 @@ from outbox.settings import Settings
 from tests.support.kafka import Topics
 from tests.support.postgres import Cluster
 
+pytestmark = pytest.mark.slow
+
 
 async def test_starts_what_settings_do_not_name(redis_url: str, kafka: Topics) -> None:
     given = Settings(redis={"url": redis_url}, kafka={"bootstrap_servers": kafka.bootstrap})

@@ -33,6 +33,8 @@ from tests.support.producing import produce
 from tests.support.relay_process import RelayProcess
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 SLOTS, UPLOADS, AT_ONCE, PARTITIONS = 30, 100, 10, 3
 
 

@@ -16,6 +16,8 @@ from tests.support.gateway import SECRET
 from tests.support.huleedu import API_KEY
 from tests.support.relay_process import RelayProcess
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., Awaitable[RelayProcess]]
 
 # Nothing runs there: a service waits for what is down, and can be told to end meanwhile.

@@ -21,6 +21,8 @@ from tests.support.sql import connection
 from tests.support.waiting import until
 from tests.support.writers import Writers
 
+pytestmark = pytest.mark.slow
+
 INSERT = """
     INSERT INTO outbox (message_id, type, sink, destination, payload)
     VALUES (gen_random_uuid(), 't', 'kafka', 'd', $1)

@@ -17,6 +17,8 @@ from tests.support.migrations import Scripts, complaints, revisions, up_and_down
 from tests.support.postgres import Cluster
 from tests.support.sql import connection
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2] / "migrations"
 THERE = [path.relative_to(ROOT) for path in ROOT.glob("**/versions/*.py")]
 

@@ -23,6 +23,8 @@ from tests.support.sql import connection
 from tests.support.waiting import until
 from tests.support.writers import Writers
 
+pytestmark = pytest.mark.slow
+
 CHANNEL = "ws:teacher"
 
 

@@ -17,6 +17,8 @@ from tests.support.huleedu import event
 from tests.support.kafka import Topics
 from tests.support.producing import produce
 
+pytestmark = pytest.mark.slow
+
 PICTURES = Path(__file__).parents[3] / "artefacts" / "page"
 
 DROP = """
