@@ -73,14 +73,18 @@ class Unavailable(SinkError):
     """What the delivery goes to is down; the delivery itself is not at fault.
 
     `scope` says how much is down, and so who stops: `"sink"` and `"destination"` open a breaker,
-    `"part"` (one partition of a destination) makes only this delivery's key wait.
+    `"part"` (one partition of a destination) makes only this delivery's key wait. `part` is the name
+    of that part within its destination, so that failures of one part are known to be that.
     """
 
-    def __init__(self, reason: str, *, scope: Scope = "sink", uncertain: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, scope: Scope = "sink", part: str | None = None, uncertain: bool = False
+    ) -> None:
         super().__init__(reason, uncertain=uncertain)
         if scope not in get_args(Scope):
             raise ValueError(f"scope={scope!r} is none of {', '.join(get_args(Scope))}")
         self.scope: Scope = scope
+        self.part = part
 
 
 class Transient(SinkError):

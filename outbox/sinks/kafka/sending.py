@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from outbox.errors import Permanent, SinkError
+from outbox.errors import Permanent, SinkError, Unavailable
 from outbox.message import Delivery, Result, Sent
 from outbox.sinks import BEHIND
 from outbox.sinks.kafka.murmur2 import hashed
@@ -134,6 +134,8 @@ class Sending:
         """Fails the first batch, which was not taken, or of which it is open whether it was."""
         batch = queue.batches.popleft()
         error = failure(uncertain=batch.under_way or batch.uncertain)
+        if isinstance(error, Unavailable) and error.scope == "part":
+            error.part = str(queue.partition)
         for row in batch.rows:
             self._fail(row, error)
 

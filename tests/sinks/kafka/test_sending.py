@@ -83,11 +83,12 @@ def test_offsets_count_from_the_first_record_of_a_batch() -> None:
     assert sending.finish(LATE) == [Sent(queue.partition, offset) for offset in (40, 41, 42)]
 
 
-def test_a_certain_failure_is_told_once_a_key() -> None:
+def test_a_certain_failure_is_told_once_a_key_and_of_which_partition() -> None:
     sending, [queue] = queued([delivery("t", "a"), delivery("t", "a")])
     sending.failed(queue, DOWN)
     first, second = sending.finish(LATE)
-    assert (type(first), str(first)) == (Unavailable, "down")
+    assert isinstance(first, Unavailable)
+    assert (str(first), first.part) == ("down", str(queue.partition))
     assert isinstance(second, Unsent)
 
 
