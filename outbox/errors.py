@@ -25,6 +25,12 @@ Scope = Literal["sink", "destination", "part"]
 
 _LONGEST = 200
 
+HIDDEN_ROWS = "row-level security policy"
+"""What PostgreSQL says where `row_security` is off and a policy would hide rows."""
+
+SEE_ALL_ROWS = "own the tables, or be a role with BYPASSRLS"
+"""What to do then."""
+
 
 class OutboxError(Exception):
     """The root of what this package raises on purpose."""
@@ -105,6 +111,8 @@ def describe(error: BaseException) -> str:
         return error.reason
     error = unwrapped(error)
     name, text = type(error).__name__, str(error).partition("\n")[0][:_LONGEST]
+    if HIDDEN_ROWS in text:
+        text += f"; {SEE_ALL_ROWS}"
     return text if name in text else f"{name}: {text}".removesuffix(": ")
 
 

@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager, contextmanager
 from uuid import uuid4
 
 import asyncpg
+from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from outbox.errors import OperatorError, SchemaError, unwrapped
+from outbox.errors import HIDDEN_ROWS, SEE_ALL_ROWS, OperatorError, SchemaError, unwrapped
 from outbox.settings import Settings, masked
 
 _CONNECT_SECONDS = 10.0
@@ -44,7 +45,9 @@ async def connect(settings: Settings) -> AsyncIterator[AsyncConnection]:
             timeout=_CONNECT_SECONDS,
             statement_cache_size=0 if pooled else 100,
             # A pooler refuses parameters it does not know.
-            server_settings={} if pooled else {"application_name": "outbox", "jit": "off"},
+            server_settings={}
+            if pooled
+            else {"application_name": "outbox", "jit": "off", "row_security": "off"},
         )
 
     engine = create_async_engine(
@@ -54,9 +57,16 @@ async def connect(settings: Settings) -> AsyncIterator[AsyncConnection]:
         execution_options={"schema_translate_map": {None: schema}} if schema else {},
         connect_args={"prepared_statement_name_func": lambda: f"outbox_{uuid4().hex}"} if pooled else {},
     )
+    if pooled:
+        event.listen(engine.sync_engine, "begin", _show_hidden_rows)
     with explained(settings):
         async with engine.connect() as connection:
             yield connection
+
+
+def _show_hidden_rows(connection: Connection) -> None:
+    # Rows that a policy hides are an error then, not a table that looks empty.
+    connection.exec_driver_sql("SET LOCAL row_security = off")
 
 
 @contextmanager
@@ -80,6 +90,6 @@ def _translated(error: asyncpg.PostgresError | DBAPIError, where: str) -> Operat
     said = str(cause).splitlines()[0]
     if code in ("42P01", "3F000", "42703"):
         return SchemaError(f"The database at {where} is not migrated ({said}). Run: outbox migrate")
-    remedy = _REMEDIES.get(code) or _REMEDIES.get(code[:2])
+    remedy = SEE_ALL_ROWS if HIDDEN_ROWS in said else _REMEDIES.get(code) or _REMEDIES.get(code[:2])
     advice = f"; {remedy}" if remedy else ""
     return OperatorError(f"The database at {where} refuses: {said}{advice}")

@@ -56,13 +56,15 @@ _PLANNER = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
 }
+# Rows that a policy hides are an error, not a queue that looks empty.
+_SETTINGS = {**_PLANNER, "row_security": "off"}
 _FLAW = len(Delivery._fields)
 """Where in a fetched row its flaw is; the snapshot's columns follow."""
 
 UNREADABLE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError, ArithmeticError, ValueError)
 """What a fetch raises where the values of a row cannot be sent by the server, or not be had in Python."""
 
-_SET_LOCAL = "BEGIN; " + " ".join(f"SET LOCAL {name} = {value};" for name, value in _PLANNER.items())
+_SET_LOCAL = "BEGIN; " + " ".join(f"SET LOCAL {name} = {value};" for name, value in _SETTINGS.items())
 
 
 class Position(NamedTuple):
@@ -150,7 +152,7 @@ async def relay_connection(settings: Settings, name: str) -> AsyncIterator[async
         timeout=10,
         command_timeout=settings.lease_seconds,
         statement_cache_size=0 if pooled else 100,
-        server_settings={"application_name": name} | ({} if pooled else _PLANNER),
+        server_settings={"application_name": name} | ({} if pooled else _SETTINGS),
     )
     try:
         yield connection

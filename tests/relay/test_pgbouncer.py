@@ -11,7 +11,7 @@ import pytest
 
 from outbox.observe import watch
 from outbox.relay import Relay
-from outbox.relay.store import _PLANNER, relay_connection
+from outbox.relay.store import _SETTINGS, relay_connection
 from outbox.testing import Fault, Gate
 from tests.relay.by_hand import ByHand
 from tests.relay.traffic import emptied, inversions, settings_of, write
@@ -39,7 +39,7 @@ async def pooled(database: str, environment: dict[str, str]) -> AsyncIterator[di
 async def test_a_relay_works_behind_a_pooler_and_leaves_no_setting_behind(
     pooled: dict[str, str], connection: asyncpg.Connection, gate: Gate
 ) -> None:
-    usual = dict(await connection.fetch(SETTINGS, list(_PLANNER)))
+    usual = dict(await connection.fetch(SETTINGS, list(_SETTINGS)))
     gate.set(Fault(kind="transient", probability=0.02))
     url, done = pooled["OUTBOX_DATABASE_URL"], asyncio.Event()
     seen = []
@@ -48,7 +48,7 @@ async def test_a_relay_works_behind_a_pooler_and_leaves_no_setting_behind(
         async with sql.connection(url, statement_cache_size=0) as other:
             while not done.is_set():
                 async with other.transaction():
-                    seen.append(dict(await other.fetch(SETTINGS, list(_PLANNER))))
+                    seen.append(dict(await other.fetch(SETTINGS, list(_SETTINGS))))
 
     with watch() as events:
         async with asyncio.TaskGroup() as group:
@@ -69,11 +69,11 @@ async def test_a_relay_works_behind_a_pooler_and_leaves_no_setting_behind(
 
 async def test_the_planner_settings_are_in_force_behind_a_pooler(pooled: dict[str, str]) -> None:
     async with ByHand.made(pooled) as relay:
-        assert dict(await relay.ask(SETTINGS, list(_PLANNER))) == _PLANNER
+        assert dict(await relay.ask(SETTINGS, list(_SETTINGS))) == _SETTINGS
 
 
 async def test_the_planner_settings_survive_a_reset_of_the_session(environment: dict[str, str]) -> None:
     async with relay_connection(settings_of(environment), "test") as session:
         for _ in range(2):
-            assert dict(await session.fetch(SETTINGS, list(_PLANNER))) == _PLANNER
+            assert dict(await session.fetch(SETTINGS, list(_SETTINGS))) == _SETTINGS
             await session.reset()

@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -23,14 +24,17 @@ from outbox import (
     write,
     write_sync,
 )
+from outbox.errors import OperatorError
 from outbox.migrate import upgrade
+from outbox.observe import watch
 from outbox.operate import connect
-from outbox.relay import lanes, maintenance, statements
+from outbox.relay import Relay, lanes, maintenance, statements
 from outbox.relay.statements import in_schema
 from outbox.schema import TABLES, VERSION_TABLE
 from outbox.schema.catalog import missing
 from outbox.schema.grants import PARTS, RIGHTS, Part, grants
-from outbox.settings import Settings
+from outbox.settings import Settings, load
+from outbox.testing import Gate
 from tests.support import sql
 
 RELATIONS = (*TABLES, "outbox_state", VERSION_TABLE)
@@ -229,6 +233,27 @@ async def test_a_reader_asks_for_the_status(database: str) -> None:
         await operate.find(connection, operate.Selection(), limit=1)
         with pytest.raises(ProgrammingError, match="permission denied for table outbox"):
             await operate.show(connection, operate.Selection())
+
+
+@pytest.mark.parametrize("pooler", ["none", "transaction"])
+async def test_rows_that_a_policy_hides_are_an_error_and_no_empty_table(database: str, pooler: str) -> None:
+    hide = "ALTER TABLE outbox_queue ENABLE ROW LEVEL SECURITY"
+    async with part(database, "reader") as url, sql.connection(database) as owner:
+        await owner.execute(hide)
+        settings = Settings.model_validate({"database_url": url, "database_pooler": pooler})
+        with pytest.raises(OperatorError, match="own the tables, or be a role with BYPASSRLS"):
+            async with connect(settings) as connection:
+                await operate.status(connection)
+
+
+async def test_a_relay_says_that_rows_are_hidden_from_it(database: str, tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate").environment("gated")
+    async with part(database, "relay") as url, sql.connection(database) as owner:
+        await owner.execute("ALTER TABLE outbox_queue ENABLE ROW LEVEL SECURITY")
+        with watch() as events:
+            async with Relay(load({"OUTBOX_DATABASE_URL": url, **gate}, tmp_path / ".env")):
+                waits = await events.wait_for("relay.waiting")
+    assert waits.fields["reason"].endswith("own the tables, or be a role with BYPASSRLS")
 
 
 async def test_a_consumer_keeps_its_inbox(database: str) -> None:
