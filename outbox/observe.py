@@ -271,8 +271,12 @@ class SinkHealth:
     open_breakers: frozenset[str | None] = frozenset()
     """Destinations nothing is sent to for now; None stands for the whole sink."""
     quiet_seconds: float = 0.0
-    """Since it last settled a delivery (delivered, retry, parked, expired), got its first lane or saw
-    a breaker close, whichever is latest."""
+    """Since it last delivered something, or since there is a relay."""
+    in_vain_seconds: float = 0.0
+    """For how long all that it tried has failed, though what it goes to is not down; 0 while it is one
+    delivery alone that fails."""
+    in_vain_reason: str = ""
+    """Of the last such failure."""
     failing: tuple[Failing, ...] = ()
     """Its pumps that do none of their work now."""
 

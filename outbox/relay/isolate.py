@@ -8,8 +8,8 @@ It alone is charged.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from time import monotonic
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 from outbox.errors import SinkError, Transient, Unavailable, Unsent, describe
 from outbox.message import Delivery, Result, Sent
@@ -18,26 +18,51 @@ from outbox.sinks import BEHIND, Sink
 
 _MOST_FAULTS = 8
 """After so many deliveries that failed alone it is not about them: the rest waits for the next round."""
+_LOOK_SECONDS = 1.0
+"""How soon after the machine woke a send ends whose lease did."""
 
 
 async def send_isolated(
-    sink: Sink, batch: Sequence[Delivery], deadline: float, *, patience: float
+    sink: Sink, batch: Sequence[Delivery], left: Callable[[], float], *, patience: float
 ) -> Sequence[Result]:
     """Sends a batch; returns one result per delivery, in its order.
 
-    All of it ends before `deadline` (monotonic). Nothing is sent again that could take longer than that, by
-    the `patience` of one send in seconds.
+    `left` tells how many seconds are left: all of it ends by then. Nothing is sent again that could take
+    longer than that, by the `patience` of one send in seconds.
     """
-    return await _Isolation(sink, deadline, deadline - patience).send(batch)
+    return await _Isolation(sink, left, patience).send(batch)
+
+
+@asynccontextmanager
+async def _limited(left: Callable[[], float]) -> AsyncIterator[asyncio.Timeout]:
+    """Ends the block as a time-out does, once nothing is left.
+
+    It looks again and again: asyncio's clock stands still while the machine sleeps.
+    """
+    loop = asyncio.get_running_loop()
+    again: asyncio.TimerHandle
+    async with asyncio.timeout(left()) as limit:
+
+        def look() -> None:
+            nonlocal again
+            if not limit.expired():
+                limit.reschedule(loop.time() + left())
+                again = loop.call_later(_LOOK_SECONDS, look)
+
+        again = loop.call_later(_LOOK_SECONDS, look)
+        try:
+            yield limit
+        finally:
+            again.cancel()
 
 
 class _Isolation:
     """A batch and its parts on their way through a sink."""
 
-    def __init__(self, sink: Sink, deadline: float, last_send: float) -> None:
+    def __init__(self, sink: Sink, left: Callable[[], float], patience: float) -> None:
         self._sink = sink
-        self._deadline = deadline
-        self._last_send = last_send
+        self._left = left
+        self._patience = patience
         self._faults = 0
 
     async def send(self, batch: Sequence[Delivery]) -> Sequence[Result]:
@@ -52,7 +77,7 @@ class _Isolation:
     async def _ask(self, batch: Sequence[Delivery]) -> Sequence[Result] | SinkError:
         """Returns the sink's results, or one error for all of them."""
         try:
-            async with asyncio.timeout(self._deadline - monotonic()) as limit:
+            async with _limited(self._left) as limit:
                 results = await self._sink.send(batch)
         except SinkError as error:
             return error
@@ -70,7 +95,7 @@ class _Isolation:
         return Transient(f"the sink gave {given} results for {len(batch)} deliveries", uncertain=True)
 
     async def _halves(self, batch: Sequence[Delivery], error: SinkError) -> list[Result]:
-        if monotonic() > self._last_send or self._faults >= _MOST_FAULTS:
+        if self._left() < self._patience or self._faults >= _MOST_FAULTS:
             return [Unsent(error.reason, uncertain=True)] * len(batch)
         middle = len(batch) // 2
         first = await self.send(batch[:middle])

@@ -10,15 +10,15 @@ import asyncio
 import math
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 
+from outbox.clock import since_boot
 from outbox.distribution import VERSION
 from outbox.observe import emit
 from outbox.relay.statements import in_schema
@@ -115,7 +115,9 @@ class SinkLanes:
     owned: dict[int, Lane] = field(default_factory=dict)
     leaving: set[int] = field(default_factory=set)
     deadline: float = 0.0
-    """Monotonic time from which on another relay may own them: nothing may be on its way by then."""
+    """The time from which on another relay may own them: nothing may be on its way by then."""
+    clock: Callable[[], float] = since_boot
+    """What `deadline` is a time of."""
     _busy: set[int] = field(default_factory=set)
 
     @contextmanager
@@ -135,6 +137,11 @@ class SinkLanes:
             if not self.leaving.isdisjoint(numbers):
                 self.nudged.set()
 
+    def countdown(self) -> Callable[[], float]:
+        """Returns what tells how many seconds are left of the lease as it is now, whatever becomes of it."""
+        deadline, clock = self.deadline, self.clock
+        return lambda: deadline - clock()
+
     @property
     def releasable(self) -> list[int]:
         """The lanes that leave and in which no pump works any more."""
@@ -150,19 +157,20 @@ class SinkLanes:
 class Lanes:
     """This relay's leases on all its sinks, renewed and balanced by `tick`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Callable[[], float] = since_boot) -> None:
         self.relay = uuid4()
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.nudged = asyncio.Event()
         """A heartbeat now would change something: do not wait for the next."""
         self._settings = settings
         self._schema = settings.database_schema
+        self._clock = clock
         self._all: dict[str, SinkLanes] = {}
         self._sinks: dict[str, SinkLanes] = {}
 
     def of(self, sink: str) -> SinkLanes:
         """Returns the lanes of a sink; none are taken before `serve`."""
-        return self._all.setdefault(sink, SinkLanes(sink, self.nudged))
+        return self._all.setdefault(sink, SinkLanes(sink, self.nudged, clock=self._clock))
 
     def serve(self, sink: str) -> None:
         """Takes a share of this sink's lanes from the next heartbeat on."""
@@ -205,7 +213,7 @@ class Lanes:
 
     async def _renew(self, connection: asyncpg.Connection, sinks: Mapping[str, SinkLanes]) -> None:
         # Read before asking: the lease cannot end earlier than counted from here.
-        asked = monotonic()
+        asked = self._clock()
         renewed: dict[str, list[Any]] = {sink: [] for sink in sinks}
         for record in await connection.fetch(
             self._statement(RENEW), self.relay, self._settings.lease_seconds

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from outbox.clock import since_boot
 from outbox.relay.breakers import SinkBreakers
 from outbox.relay.lanes import Lanes
 from outbox.relay.maintenance import Maintenance
@@ -28,9 +29,12 @@ class Parts:
     maintenance: Maintenance
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """Makes the parts, connected to nothing yet. Raises `SettingsError` where a sink cannot be made."""
-        lanes = Lanes(settings)
+    def of(cls, settings: Settings, clock: Callable[[], float] = since_boot) -> Self:
+        """Makes the parts, connected to nothing yet; leases are counted on `clock`.
+
+        Raises `SettingsError` where a sink cannot be made.
+        """
+        lanes = Lanes(settings, clock)
         served = [_serve(name, settings, lanes) for name in settings.sink_names]
         pumps = {
             each.name: [Pump(each, number, settings) for number in range(settings.pumps)] for each in served

@@ -19,6 +19,7 @@ from outbox.observe import emit
 from outbox.relay.breakers import Admission, SinkBreakers
 from outbox.relay.isolate import send_isolated
 from outbox.relay.lanes import Lane, SinkLanes
+from outbox.relay.progress import Progress
 from outbox.relay.store import Fetched, Position, Request, Store
 from outbox.relay.supervise import Trouble
 from outbox.relay.verdict import Failure, Verdict, highest_in_line, judge, sort_out
@@ -42,8 +43,7 @@ class ServedSink:
     settings: SinkSettings
     lanes: SinkLanes
     breakers: SinkBreakers
-    settled_at: float = field(default_factory=monotonic)
-    """Monotonic time at which something was last settled."""
+    progress: Progress = field(default_factory=Progress)
 
 
 class Pump:
@@ -93,6 +93,8 @@ class Pump:
             self._rotate(lanes)
             batch = await self._fetch(store, lanes, admission)
             if batch.deliveries and not self._may_send(lanes):
+                for delivery in batch.deliveries[:2]:
+                    served.progress.tried(delivery.id, "the lease would end before a send is over")
                 return 0, False
             verdict = await self._send(batch, admission)
             await self._settle(store, lanes, verdict, began)
@@ -102,7 +104,7 @@ class Pump:
     def _may_send(self, lanes: Sequence[Lane]) -> bool:
         """True if no other relay owns any of these lanes, nor will before the send is over."""
         mine = self._served.lanes
-        late = monotonic() + self._served.settings.send_timeout_seconds > mine.deadline
+        late = self._served.settings.send_timeout_seconds > mine.countdown()()
         return not late and all(mine.owned.get(lane.number) is lane for lane in lanes)
 
     def _rotate(self, lanes: list[Lane]) -> None:
@@ -149,7 +151,7 @@ class Pump:
         results = await send_isolated(
             served.sink,
             outgoing.send,
-            served.lanes.deadline,
+            served.lanes.countdown(),
             patience=served.settings.send_timeout_seconds,
         )
         verdict = judge(outgoing, results, self._policy, _JITTER)
@@ -174,6 +176,7 @@ class Pump:
         delivered, oldest = await self._deliver(store)
         positions = [Position(lane.number, lane.epoch, lane.floor) for lane in lanes]
         if verdict.failures:
+            served.progress.failed(verdict.failures)
             recorded = await store.fail(positions, verdict.failures)
             self._tell_failures(f for f in verdict.failures if f.delivery.id in recorded)
         if verdict.expired:
@@ -183,8 +186,8 @@ class Pump:
                     emit("delivery.expired", **self._about(delivery))
         if verdict.uncertain:
             await store.mark_uncertain(positions, verdict.uncertain)
-        if rows:
-            served.settled_at = monotonic()
+        if delivered:
+            served.progress.done()
         emit(
             "pump.settled",
             sink=served.name,

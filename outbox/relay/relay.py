@@ -96,7 +96,9 @@ class Relay:
                     sink=served.name,
                     lanes=frozenset(served.lanes.owned),
                     open_breakers=served.breakers.open,
-                    quiet_seconds=monotonic() - served.settled_at,
+                    quiet_seconds=served.progress.quiet_seconds,
+                    in_vain_seconds=served.progress.in_vain_seconds,
+                    in_vain_reason=served.progress.reason,
                     failing=self._failing(served),
                 )
                 for served in self._served
@@ -206,10 +208,7 @@ class Relay:
 
     async def _beat(self, connection: asyncpg.Connection) -> None:
         while True:
-            without = [served for served in self._served if not served.lanes.owned]
             await self._lanes.tick(connection)
-            for served in without:
-                served.settled_at = monotonic()
             await wait_for(self._lanes.nudged, self._settings.heartbeat_seconds)
 
     async def _pump(self, served: ServedSink, pump: Pump, ending: asyncio.Event) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
 
+from outbox.clock import since_boot
 from outbox.relay.breakers import Admission
 from outbox.relay.lanes import Lane
 from outbox.relay.parts import Parts
@@ -76,6 +77,7 @@ class ByHand:
         *,
         serving: Collection[str] | None = None,
         lease_seconds: float = 60.0,
+        clock: Callable[[], float] = since_boot,
     ) -> AsyncIterator[ByHand]:
         """One that has joined, serves these sinks or all, and owns nothing yet.
 
@@ -84,7 +86,7 @@ class ByHand:
         settings = settings_of(
             {**environment, "OUTBOX_PUMPS": "1", "OUTBOX_LEASE_SECONDS": str(lease_seconds)}
         )
-        parts = Parts.of(settings)
+        parts = Parts.of(settings, clock)
         async with AsyncExitStack() as stack:
             connection = await stack.enter_async_context(relay_connection(settings, "by hand"))
             connections = {

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from outbox.message import Delivery, Result, Sent
 from outbox.testing import GatedSink
+from tests.relay.traffic import SINK
+
+
+def odd(environment: Mapping[str, str], sink: type) -> dict[str, str]:
+    """The settings of a relay that has this sink."""
+    return {**environment, "OUTBOX_SINKS": f"{SINK}={sink.__module__}:{sink.__name__}"}
 
 
 class Odd(GatedSink):
@@ -43,7 +49,10 @@ class Fierce(Odd):
 
 
 class Slow(Odd):
+    asked: ClassVar[int] = 0
+
     async def odd(self, _: Sequence[Delivery]) -> Any:
+        Slow.asked += 1
         await asyncio.Event().wait()
 
 

@@ -11,12 +11,8 @@ from outbox.observe import watch
 from outbox.relay import Relay
 from outbox.testing import Gate
 from tests.relay.by_hand import ByHand
-from tests.relay.odd_sinks import Curt, Fierce, Impatient, Silent, Slow, Stubborn, Vague
+from tests.relay.odd_sinks import Curt, Fierce, Impatient, Silent, Slow, Stubborn, Vague, odd
 from tests.relay.traffic import SINK, emptied, settings_of, state, write
-
-
-def odd(environment: dict[str, str], sink: type) -> dict[str, str]:
-    return {**environment, "OUTBOX_SINKS": f"{SINK}={sink.__module__}:{sink.__name__}"}
 
 
 @pytest.mark.parametrize(

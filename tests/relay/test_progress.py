@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+
+from outbox.relay.progress import Progress
+from outbox.relay.verdict import Failure
+from tests.support.clock import Clock
+from tests.support.deliveries import delivery
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def progress(clock: Clock) -> Progress:
+    return Progress(clock)
+
+
+def failure(*, counted: bool = True, delay: float | None = 1.0) -> Failure:
+    return Failure(delivery("d"), "no", delay, counted=counted, blocks=True, uncertain=False)
+
+
+def test_failure_is_no_progress(clock: Clock, progress: Progress) -> None:
+    for _ in range(10):
+        progress.failed([failure()])
+        clock.now += 30
+    assert (progress.quiet_seconds, progress.in_vain_seconds, progress.reason) == (300, 270, "no")
+
+
+def test_one_delivery_that_fails_may_be_at_fault_itself(clock: Clock, progress: Progress) -> None:
+    bad = failure(delay=300.0)
+    for _ in range(10):
+        progress.failed([bad])
+        clock.now += 300
+    assert progress.in_vain_seconds == 0
+
+
+def test_a_success_ends_it(clock: Clock, progress: Progress) -> None:
+    progress.failed([failure(), failure()])
+    clock.now += 50
+    progress.failed([failure()])
+    assert progress.in_vain_seconds == 50
+    progress.done()
+    assert (progress.quiet_seconds, progress.in_vain_seconds) == (0, 0)
+
+
+def test_what_is_down_is_no_failure_of_the_relay(clock: Clock, progress: Progress) -> None:
+    for _ in range(10):
+        progress.failed([failure(counted=False), failure(counted=False)])
+        clock.now += 30
+    assert progress.in_vain_seconds == 0
+
+
+@pytest.mark.parametrize("delay", [None, 300.0])
+def test_it_is_forgotten_once_nothing_is_left_to_fail(
+    clock: Clock, progress: Progress, delay: float | None
+) -> None:
+    for _ in range(2):
+        progress.failed([failure(delay=delay), failure(delay=delay)])
+        clock.now += 50
+    clock.now += (delay or 0) + 5
+    assert progress.in_vain_seconds == 50
+    clock.now += 10
+    assert progress.in_vain_seconds == 0
