@@ -21,8 +21,7 @@ import asyncpg
 from outbox.clock import since_boot
 from outbox.distribution import VERSION
 from outbox.observe import emit
-from outbox.relay.statements import in_schema
-from outbox.schema import LANES
+from outbox.schema import LANES, in_schema
 from outbox.settings import Settings
 
 ALIVE = """
@@ -34,9 +33,11 @@ COUNT = """
     SELECT sink, count(*)::integer FROM {schema}outbox_relays, unnest(sinks) AS sink
     WHERE expires_at > clock_timestamp() GROUP BY sink
 """
+# An epoch that no owner had before, also where somebody deleted the lanes while they were owned.
 CREATE = f"""
-    INSERT INTO {{schema}}outbox_lanes (sink, lane)
-    SELECT sink, lane FROM unnest($1::text[]) AS sink, generate_series(0, {LANES - 1}) AS lane
+    INSERT INTO {{schema}}outbox_lanes (sink, lane, epoch)
+    SELECT sink, lane, (1000000 * extract(epoch FROM clock_timestamp()))::bigint
+    FROM unnest($1::text[]) AS sink, generate_series(0, {LANES - 1}) AS lane
     ON CONFLICT DO NOTHING
 """
 # A lease that ended is lost even where nobody took it: failures recorded meanwhile were refused,
@@ -238,6 +239,9 @@ class Lanes:
             lanes.owned[number] = Lane(number, epoch)
         if taken:
             emit("lanes.taken", sink=lanes.sink, lanes=sorted(number for number, _ in taken))
+        if len(taken) < count:
+            # They are still another's, or somebody has deleted them.
+            await connection.execute(self._statement(CREATE), [lanes.sink])
 
     async def _release(self, connection: asyncpg.Connection, lanes: SinkLanes) -> None:
         numbers = lanes.releasable

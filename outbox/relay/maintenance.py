@@ -10,7 +10,7 @@ import asyncpg
 
 from outbox.errors import describe
 from outbox.observe import emit
-from outbox.relay.statements import in_schema
+from outbox.schema import in_schema
 from outbox.settings import Settings
 
 _PRUNE_ROWS = 1_000
@@ -34,13 +34,17 @@ PUBLISH = """
         FROM before
         WHERE sink = $1 AND parked_at IS NOT NULL AND before.on_park <> $3
     )
-    INSERT INTO {schema}outbox_sinks (sink, stuck_after, on_park) VALUES ($1, $2, $3)
+    INSERT INTO {schema}outbox_sinks (sink, stuck_after, on_park, holds_ended)
+    VALUES ($1, $2, $3, (1000000 * extract(epoch FROM clock_timestamp()))::bigint)
     ON CONFLICT (sink) DO UPDATE
     SET stuck_after = excluded.stuck_after, on_park = excluded.on_park,
         updated_at = clock_timestamp(), holds_ended = outbox_sinks.holds_ended + 1
     WHERE (outbox_sinks.stuck_after, outbox_sinks.on_park) <> (excluded.stuck_after, excluded.on_park)
 """
-"""What the view needs of a sink's settings. Held keys follow the park policy when it changes."""
+"""What the view needs of a sink's settings. Held keys follow the park policy when it changes.
+
+Where the row was deleted meanwhile, its counter starts at what it never was.
+"""
 
 PRUNE = """
     WITH oldest AS MATERIALIZED (
@@ -65,6 +69,7 @@ class Maintenance:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._publish = in_schema(PUBLISH, settings.database_schema)
+        self._published = in_schema("SELECT sink FROM {schema}outbox_sinks", settings.database_schema)
         self._prune_batch = in_schema(PRUNE, settings.database_schema)
         self._pruned = 0
 
@@ -76,6 +81,12 @@ class Maintenance:
                 self._publish, name, timedelta(seconds=sink.stuck_after_seconds), sink.on_park
             )
 
+    async def _publish_anew(self, connection: asyncpg.Connection) -> None:
+        """Tells it again where somebody has deleted it."""
+        known = {sink for (sink,) in await connection.fetch(self._published)}
+        if not known.issuperset(self._settings.sink_names):
+            await self.publish_settings(connection)
+
     async def run(self, connection: asyncpg.Connection, ending: asyncio.Event) -> None:
         """Prunes, and names who holds the floors back, every now and then until `ending`."""
         while not ending.is_set():
@@ -84,6 +95,7 @@ class Maintenance:
             except (asyncpg.PostgresError, TimeoutError) as error:
                 # Delivering goes on without it: a right that is missing, a lock that is not to be had.
                 emit("prune.failed", reason=describe(error))
+            await self._publish_anew(connection)
             await self._name_long_writer(connection)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.prune_interval_seconds):

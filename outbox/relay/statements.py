@@ -8,17 +8,10 @@ where the tables are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import NamedTuple
 
 from outbox.message import Delivery
 from outbox.schema import DESTINATION_BYTES, HEADERS_STORED_BYTES, KEY_BYTES, PAYLOAD_BYTES, TYPE_BYTES
-
-
-@cache
-def in_schema(statement: str, schema: str | None) -> str:
-    """Returns a statement with its `{schema}` filled in; None is the connection's own."""
-    return statement.replace("{schema}", f'"{schema}".' if schema else "")
 
 
 class Snapshot(NamedTuple):

@@ -26,9 +26,9 @@ from outbox.relay.statements import (
     MARK_UNCERTAIN,
     OUTLINE,
     Snapshot,
-    in_schema,
 )
 from outbox.relay.verdict import Failure, Flaw
+from outbox.schema import in_schema
 from outbox.settings import Settings
 
 NO_DATABASE = (

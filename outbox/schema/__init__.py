@@ -16,7 +16,7 @@ from outbox.schema.limits import (
     TYPE_BYTES,
     VERSION_TABLE,
 )
-from outbox.schema.tables import include_name, metadata, table
+from outbox.schema.tables import in_schema, include_name, metadata, table
 
 __all__ = [
     "DESTINATION_BYTES",
@@ -30,6 +30,7 @@ __all__ = [
     "TABLES",
     "TYPE_BYTES",
     "VERSION_TABLE",
+    "in_schema",
     "include_name",
     "metadata",
     "table",

@@ -43,6 +43,12 @@ def table(name: str, schema: str | None = None) -> Table:
     return metadata(schema).tables[f"{schema}.{name}" if schema else name]
 
 
+@cache
+def in_schema(statement: str, schema: str | None) -> str:
+    """Returns a statement with its `{schema}` filled in; None is the connection's own."""
+    return statement.replace("{schema}", f'"{schema}".' if schema else "")
+
+
 def include_name(name: str | None, kind: str, _parents: Mapping[Any, str | None]) -> bool:
     """Keeps a service's own Alembic away from our tables: `context.configure(…, include_name=include_name)`.
 

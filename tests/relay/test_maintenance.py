@@ -11,8 +11,8 @@ import pytest
 from outbox.observe import Watch, watch
 from outbox.relay import Relay
 from outbox.relay.maintenance import PRUNE
-from outbox.relay.statements import in_schema
 from outbox.relay.store import relay_connection
+from outbox.schema import in_schema
 from outbox.testing import Fault, Gate
 from tests.relay.by_hand import ByHand
 from tests.relay.traffic import emptied, settings_of, write

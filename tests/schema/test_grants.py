@@ -29,8 +29,7 @@ from outbox.migrate import upgrade
 from outbox.observe import watch
 from outbox.operate import connect
 from outbox.relay import Relay, lanes, maintenance, statements
-from outbox.relay.statements import in_schema
-from outbox.schema import TABLES, VERSION_TABLE
+from outbox.schema import TABLES, VERSION_TABLE, in_schema
 from outbox.schema.catalog import missing
 from outbox.schema.grants import PARTS, RIGHTS, Part, grants
 from outbox.settings import Settings, load

@@ -1,0 +1,78 @@
+"""What somebody deletes by hand while a relay is at work stops nothing else, and inverts nothing."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+
+from outbox.observe import watch
+from outbox.relay import Relay
+from outbox.schema import LANES
+from outbox.testing import Fault, Gate
+from tests.relay.by_hand import ByHand
+from tests.relay.traffic import SINK, arrived, emptied, inversions, settings_of, write
+from tests.support.waiting import until
+from tests.support.writers import Writers
+
+QUICK_MAINTENANCE = {"OUTBOX_PRUNE_INTERVAL_SECONDS": "0.1"}
+
+
+@pytest.mark.parametrize("table", ["outbox_lanes", "outbox_relays", "outbox_sinks"])
+async def test_what_relays_keep_of_themselves_is_made_anew(
+    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate, table: str
+) -> None:
+    async def is_full() -> bool:
+        rows: int = await connection.fetchval(f"SELECT count(*) FROM {table}")
+        return rows == (LANES if table == "outbox_lanes" else 1)
+
+    with watch() as events:
+        async with Relay(settings_of({**environment, **QUICK_MAINTENANCE})):
+            await events.wait_for("lanes.taken")
+            ids = await write(connection, ["a"] * 10)
+            await arrived(gate, 10)
+            await connection.execute(f"TRUNCATE {table}")
+            ids += await write(connection, ["a"] * 10)
+            await until(is_full)
+            ids += await write(connection, ["a"] * 10)
+            await emptied(connection)
+    assert sorted(set(gate.arrived)) == ids
+    assert inversions(gate.attempts) == []
+    assert not events.matching("pump.failed")
+
+
+async def test_a_lane_that_is_made_anew_has_an_epoch_that_nobody_had(
+    by_hand: ByHand, connection: asyncpg.Connection
+) -> None:
+    before = by_hand.lane(0).epoch
+    await connection.execute("TRUNCATE outbox_lanes")
+    await by_hand.beat()
+    assert by_hand.owned == set()
+    await by_hand.beat()
+    assert by_hand.owned == set(range(LANES))
+    await by_hand.leave()
+    await connection.execute("TRUNCATE outbox_lanes")
+    for _ in range(2):
+        await by_hand.beat()
+    assert by_hand.lane(0).epoch > before
+
+
+async def test_one_message_deleted_before_20_000_of_its_key_keeps_nobody_waiting(
+    environment: dict[str, str], connection: asyncpg.Connection, database: str, gate: Gate
+) -> None:
+    gate.set(Fault(kind="hold"))
+    ids = await write(connection, ["a"] * 20_000)
+    with watch() as events:
+        async with Relay(settings_of(environment)):
+            async with Writers.at_work(database, {SINK: "slots"}) as writers:
+                await events.wait_for("pump.fetched")
+                await connection.execute("DELETE FROM outbox WHERE id = $1", ids[5_000])
+                gate.set()
+                await arrived(gate, len(ids), deadline=15.0)  # The look back comes after a minute.
+                await writers.more()
+            await emptied(connection, but=1)
+        gone = await connection.fetch("SELECT id, parked_at, blocks FROM outbox_queue")
+    assert [(row["id"], row["parked_at"] is None, row["blocks"]) for row in gone] == [
+        (ids[5_000], False, False)
+    ]
+    assert set(gate.arrived) >= set(ids) - {ids[5_000]}
+    assert inversions(gate.attempts) == []
