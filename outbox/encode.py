@@ -9,7 +9,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -19,7 +19,15 @@ from uuid_utils.compat import uuid7
 
 from outbox.errors import MessageError
 from outbox.message import Message
-from outbox.schema import DESTINATION_BYTES, HEADERS, HEADERS_BYTES, KEY_BYTES, TYPE_BYTES
+from outbox.schema import (
+    DESTINATION_BYTES,
+    FIRST_TIME,
+    HEADERS,
+    HEADERS_BYTES,
+    KEY_BYTES,
+    LAST_TIME,
+    TYPE_BYTES,
+)
 from outbox.settings import Settings
 from outbox.tracing import current_trace
 
@@ -29,8 +37,7 @@ RESERVED_HEADERS = frozenset(
 """What the sinks themselves say under these names; so are all that begin with `ce_`."""
 
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
-# A day from either end of what Python can tell, for the sake of offsets.
-_FIRST, _LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+_FIRST, _LAST = map(datetime.fromisoformat, (FIRST_TIME, LAST_TIME))
 _SHOWN = 80
 
 

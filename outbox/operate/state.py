@@ -199,14 +199,15 @@ class Details:
 async def show(connection: AsyncConnection, selection: Selection, *, payload: bool = False) -> list[Details]:
     """Returns every delivery that matches, pending or done, oldest first."""
     outbox, lanes, relays = table("outbox"), table("outbox_lanes"), table("outbox_relays")
-    head = table("outbox_queue").alias("head")
+    own, head = table("outbox_queue").alias("own"), table("outbox_queue").alias("head")
     held_by = (
         select(func.min(head.c.id))
         .where(
+            *(own.c[name] == STATE.c[name] for name in ("sink", "lane", "id")),
             STATE.c.state == "held",
             head.c.sink == STATE.c.sink,
             head.c.lane == STATE.c.lane,
-            head.c.key_hash == outbox.c.key_hash,
+            head.c.key_hash == own.c.key_hash,
             head.c.id < STATE.c.id,
             head.c.blocks,
         )

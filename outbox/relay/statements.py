@@ -11,7 +11,15 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from outbox.message import Delivery
-from outbox.schema import DESTINATION_BYTES, HEADERS_STORED_BYTES, KEY_BYTES, PAYLOAD_BYTES, TYPE_BYTES
+from outbox.schema import (
+    DESTINATION_BYTES,
+    FIRST_TIME,
+    HEADERS_TEXT_BYTES,
+    KEY_BYTES,
+    LAST_TIME,
+    PAYLOAD_BYTES,
+    TYPE_BYTES,
+)
 
 
 class Snapshot(NamedTuple):
@@ -57,7 +65,7 @@ _TYPES = {
     "replay_id": "uuid",
 }
 _UNREAD = {name: f"NULL::{kind}" for name, kind in _TYPES.items()}
-_FIRST, _LAST = "'0001-01-02Z'::timestamptz", "'9999-12-30Z'::timestamptz"
+_FIRST, _LAST = (f"'{time}'::timestamptz" for time in (FIRST_TIME, LAST_TIME))
 _WRITTEN = {
     **{name: f"written.{name}" for name in _TYPES},
     "expired": "coalesce(written.expires_at <= now(), false)",
@@ -69,12 +77,15 @@ _READ = {name: f"CASE WHEN written.flaw IS NULL THEN {column} END" for name, col
 GONE = "its row in outbox is gone"
 """The flaw of a delivery in the queue whose message was deleted."""
 
-# Told by sizes that are stored, so that nothing large is read. The table refuses most of it; what is there
-# all the same is from before it did, or a CHECK was dropped.
+# Told by sizes that are stored, so that nothing large is read; what is stored in less than 1 KB is not large,
+# compressed or not. The table refuses most of it; what is there all the same is from before it did, or a
+# CHECK was dropped.
 _FLAW = f"""CASE
                 WHEN octet_length(o.payload) > {PAYLOAD_BYTES}
                     THEN 'its payload of ' || octet_length(o.payload) || ' bytes is over {PAYLOAD_BYTES}'
-                WHEN pg_column_size(o.headers) > {HEADERS_STORED_BYTES} THEN 'its headers are too large'
+                WHEN pg_column_size(o.headers) > {HEADERS_TEXT_BYTES + 1_000}
+                    OR pg_column_size(o.headers) > 1000 AND octet_length(o.headers::text) > {HEADERS_TEXT_BYTES}
+                    THEN 'its headers are too large'
                 WHEN jsonb_typeof(o.headers) <> 'object' THEN 'its headers are no object'
                 WHEN octet_length(o.type) > {TYPE_BYTES} THEN 'its type is too long'
                 WHEN octet_length(o.destination) > {DESTINATION_BYTES} THEN 'its destination is too long'

@@ -5,11 +5,13 @@ Imports no other room, so that every room may.
 
 from outbox.schema.limits import (
     DESTINATION_BYTES,
+    FIRST_TIME,
     HEADERS,
     HEADERS_BYTES,
-    HEADERS_STORED_BYTES,
+    HEADERS_TEXT_BYTES,
     KEY_BYTES,
     LANES,
+    LAST_TIME,
     PAYLOAD_BYTES,
     REVISIONS,
     TABLES,
@@ -20,11 +22,13 @@ from outbox.schema.tables import in_schema, include_name, metadata, table
 
 __all__ = [
     "DESTINATION_BYTES",
+    "FIRST_TIME",
     "HEADERS",
     "HEADERS_BYTES",
-    "HEADERS_STORED_BYTES",
+    "HEADERS_TEXT_BYTES",
     "KEY_BYTES",
     "LANES",
+    "LAST_TIME",
     "PAYLOAD_BYTES",
     "REVISIONS",
     "TABLES",

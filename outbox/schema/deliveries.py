@@ -21,9 +21,19 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 from outbox.schema.columns import NOW, time
-from outbox.schema.limits import DESTINATION_BYTES, KEY_BYTES, LANES, TYPE_BYTES
+from outbox.schema.limits import (
+    DESTINATION_BYTES,
+    FIRST_TIME,
+    HEADERS_TEXT_BYTES,
+    KEY_BYTES,
+    LANES,
+    LAST_TIME,
+    PAYLOAD_BYTES,
+    TYPE_BYTES,
+)
 
 _KEY_HASH = "hashtextextended(coalesce(key, id::text), hashtextextended(destination, 0))"
+_RANGE = f"BETWEEN '{FIRST_TIME}' AND '{LAST_TIME}'"
 # Anything else would fail each relay that reads it.
 _HEADERS_ARE_STRINGS = (
     "jsonb_typeof(headers) = 'object' AND "
@@ -106,6 +116,12 @@ def outbox(tables: MetaData) -> None:
         CheckConstraint(f"octet_length(key) <= {KEY_BYTES}", name="key_length"),
         CheckConstraint(_HEADERS_ARE_STRINGS, name="headers_strings"),
         CheckConstraint("expires_at > available_at", name="expires_after_available"),
+        CheckConstraint(f"created_at {_RANGE}", name="created_range"),
+        CheckConstraint(f"available_at {_RANGE}", name="available_range"),
+        CheckConstraint(f"expires_at {_RANGE}", name="expires_range"),
+        CheckConstraint(f"octet_length(payload) <= {PAYLOAD_BYTES}", name="payload_length"),
+        CheckConstraint(f"octet_length(headers::text) <= {HEADERS_TEXT_BYTES}", name="headers_length"),
+        CheckConstraint("NOT headers ? ''", name="header_names"),
         # One delivery per message and destination, whoever writes it twice; also finds a message's rows.
         Index(
             "outbox_message",
@@ -139,16 +155,19 @@ def queue(tables: MetaData) -> None:
             autoincrement=False,
             comment="The row of outbox. Never changes.",
         ),
-        Column("key_hash", BigInteger, nullable=False, comment="As in outbox. Never changes."),
+        Column(
+            "key_hash",
+            BigInteger,
+            nullable=False,
+            comment="As in outbox, but another where the key is null. Never changes.",
+        ),
         Column(
             "destination_hash",
             BigInteger,
             nullable=False,
             comment="hashtextextended(destination, 0): what an open breaker leaves out. Never changes.",
         ),
-        Column(
-            "bytes", Integer, nullable=False, comment="Size of the delivery; cuts a fetch. Never changes."
-        ),
+        Column("bytes", Integer, nullable=False, comment="Size as sent; cuts a fetch. Never changes."),
         time("first_due_at", "When it was first due: the stuck clock. Never changes.", nullable=False),
         time("due_at", "Waits until then: scheduled, or a retry. Null: in line. Changes with each failure."),
         Column(

@@ -5,7 +5,7 @@ from __future__ import annotations
 VERSION_TABLE = "outbox_alembic_version"
 """Alembic's own table for these migrations, beside a service's `alembic_version`."""
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002", "0003")
 """Every migration, oldest first; what a database is at says whether one is missing."""
 
 LANES = 64
@@ -26,11 +26,15 @@ HEADERS = 64
 HEADERS_BYTES = 16_384
 """The longest headers, names and values together."""
 
-HEADERS_STORED_BYTES = 32_768
-"""The longest headers as PostgreSQL stores them, which may be compressed."""
+HEADERS_TEXT_BYTES = 100_000
+"""The longest headers as the JSON that a relay reads; what `HEADERS_BYTES` comes to if all of it is escaped.
+As PostgreSQL stores them they are no longer, and perhaps compressed."""
 
 PAYLOAD_BYTES = 100_000_000
 """The longest payload, whatever a sink takes."""
+
+FIRST_TIME, LAST_TIME = "0001-01-02 00:00:00+00", "9999-12-30 00:00:00+00"
+"""The range of times: a day from either end of what Python can tell, for the sake of offsets."""
 
 CONSUMER_BYTES = 255
 """The longest name of a consumer in the inbox."""

@@ -187,12 +187,13 @@ async def test_a_test_with_a_gate(module: ModuleType, database: str, tmp_path: P
     await module.check_that_a_refused_order_is_parked(database, tmp_path)
 
 
-async def test_migrations_as_they_should_be(database: str, empty_database: str, tmp_path: Path) -> None:
-    scripts = Scripts(tmp_path / "migrations")
+async def test_migrations_as_they_should_be(postgres: Cluster, empty_database: str, tmp_path: Path) -> None:
+    scripts = Scripts(tmp_path / "migrations", first=1)
     for number, name in enumerate(("column", "index", "check", "validate"), start=2):
         scripts.write(f"{number:04}", example(name))
     for revision in revisions(scripts.migrations)[1:]:
-        assert await complaints(scripts.migrations, revision, database) == []
+        async with postgres.database() as url:
+            assert await complaints(scripts.migrations, revision, url) == []
         before, after, *again = await up_and_down(scripts.migrations, revision, empty_database)
         assert again == [before, after]
         assert before != after

@@ -12,7 +12,7 @@ from tests.support.migrations import Scripts
 
 @pytest.fixture
 async def scripts(tmp_path: Path) -> AsyncIterator[Scripts]:
-    """The outbox's first migration, to which a test adds others."""
+    """The outbox's migrations, to which a test adds others."""
     made = Scripts(tmp_path / "migrations")
     yield made
     await made.close()

@@ -145,7 +145,9 @@ async def test_a_database_of_a_newer_version_is_left_alone(
 ) -> None:
     await asyncio.to_thread(upgrade, settings)
     await db.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
-    with pytest.raises(SchemaError, match=r"Migration 9999 is not known here, only 0001; .* a newer version"):
+    with pytest.raises(
+        SchemaError, match=r"Migration 9999 is not known here, only 0001, .*; .* a newer version"
+    ):
         await asyncio.to_thread(upgrade, settings)
     assert await catalog.version(db) == "9999"
 
@@ -181,7 +183,7 @@ async def test_what_is_missing(
     assert await catalog.version(db) == REVISIONS[-1]
     assert await catalog.missing(db) is None
     monkeypatch.setattr(catalog, "REVISIONS", (*REVISIONS, "9999"))
-    assert "is at 0001, and this version needs 9999" in (await catalog.missing(db) or "")
+    assert f"is at {REVISIONS[-1]}, and this version needs 9999" in (await catalog.missing(db) or "")
     await db.execute(f"UPDATE {VERSION_TABLE} SET version_num = 'newer'")
     assert await catalog.missing(db) is None
     await db.execute(f"DELETE FROM {VERSION_TABLE}")

@@ -12,7 +12,7 @@ import pytest
 
 from outbox.devstack.postgres import wheel_binaries
 from outbox.migrate import OUTBOX, Migrations
-from outbox.schema import catalog
+from outbox.schema import REVISIONS, catalog
 from outbox.settings import Settings
 from tests.support import servers
 from tests.support.migrations import Scripts
@@ -64,25 +64,25 @@ async def test_the_printed_statements_do_the_same(
 async def test_so_do_those_from_one_revision_to_another(
     scripts: Scripts, every_postgres: Cluster, schema: str | None
 ) -> None:
-    scripts.add_one_of_each_kind()
+    *_, last = scripts.add_one_of_each_kind()
     async with every_postgres.database() as by_hand, every_postgres.database() as url:
         await scripts.upgrade(by_hand, "0001", schema=schema)
         await run(await printed(scripts.migrations, "0001:head", schema), by_hand)
         await scripts.upgrade(url, schema=schema)
         async with connection(by_hand) as db, connection(url) as migrated:
-            assert await catalog.version(db, schema) == "0005"
+            assert await catalog.version(db, schema) == last
             assert await catalog.catalog(db, schema) == await catalog.catalog(migrated, schema)
             assert await catalog.unvalidated(db, schema) == []
 
 
 async def test_a_check_that_older_rows_violate_stops_them_no_more(scripts: Scripts, database: str) -> None:
     scripts.add('steps.add_check("outbox_x", "id < 0")')
-    scripts.add('steps.validate("outbox_x")')
+    last = scripts.add('steps.validate("outbox_x")')
     async with connection(database) as db:
         await db.execute(
             "INSERT INTO outbox (message_id, type, sink, destination)"
             " VALUES (gen_random_uuid(), 't', 'kafka', 'd')"
         )
-        said = await run(await printed(scripts.migrations, "0001:head", None), database)
+        said = await run(await printed(scripts.migrations, f"{REVISIONS[-1]}:head", None), database)
         assert "outbox_x is not validated: older rows of outbox violate it" in said
-        assert await catalog.version(db) == "0003"
+        assert await catalog.version(db) == last

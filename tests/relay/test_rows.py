@@ -44,7 +44,7 @@ async def insert(connection: asyncpg.Connection, **columns: str) -> int:
             {"payload": "convert_to(repeat('x', 100000001), 'UTF8')"},
             "its payload of 100000001 bytes is over 100000000",
         ),
-        ({"headers": f"(SELECT {HEADERS} FROM generate_series(1, 3000) AS n)"}, "its headers are too large"),
+        ({"headers": f"(SELECT {HEADERS} FROM generate_series(1, 4000) AS n)"}, "its headers are too large"),
         ({"headers": "'[]'"}, "its headers are no object"),
         ({"type": "repeat('t', 256)"}, "its type is too long"),
         ({"destination": "repeat('d', 513)"}, "its destination is too long"),

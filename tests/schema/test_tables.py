@@ -93,6 +93,13 @@ async def test_the_queue_has_what_the_row_has(db: asyncpg.Connection) -> None:
     assert (row["due_at"], row["attempts"], row["blocks"], row["parked_at"]) == (None, 0, False, None)
 
 
+async def test_the_queue_has_the_size_as_sent(db: asyncpg.Connection) -> None:
+    headers = {"long": "x" * 50_000}  # stored in a hundredth of that
+    await written(db, payload=bytes(1_000_000), headers=json.dumps(headers))
+    size = await db.fetchval("SELECT bytes FROM outbox_queue")
+    assert size == 1_000_000 + len(json.dumps(headers))
+
+
 async def test_nothing_is_due_before_it_was_written(db: asyncpg.Connection) -> None:
     id_ = await written(db, available_at=datetime(2020, 1, 1, tzinfo=UTC))
     assert await state(db, id_) == ("ready", False, True)
@@ -119,6 +126,9 @@ IMPOSSIBLE = {
     "outbox_destination_length": {"destination": ""},
     "outbox_key_length": {"key": "é" * 513},
     "outbox_headers_strings": {"headers": "[]"},
+    "outbox_headers_length": {"headers": json.dumps({"x": "é" * 50_000})},
+    "outbox_header_names": {"headers": '{"": "x"}'},
+    "outbox_payload_length": {"payload": bytes(100_000_001)},
     "outbox_expires_after_available": {
         "available_at": datetime(2025, 1, 1, tzinfo=UTC),
         "expires_at": datetime(2025, 1, 1, tzinfo=UTC),
@@ -130,6 +140,42 @@ IMPOSSIBLE = {
 async def test_what_cannot_be_is_refused(db: asyncpg.Connection, check: str, values: dict[str, Any]) -> None:
     with pytest.raises(asyncpg.CheckViolationError, match=f'"{check}"'):
         await written(db, **values)
+
+
+@pytest.mark.parametrize("column", ["created_at", "available_at", "expires_at"])
+@pytest.mark.parametrize(
+    "time", ["-infinity", "infinity", "4713-01-01 BC", "0001-01-01 23:59Z", "9999-12-31Z", "294276-12-31"]
+)
+async def test_a_time_that_python_has_not_is_refused(db: asyncpg.Connection, column: str, time: str) -> None:
+    with pytest.raises(asyncpg.CheckViolationError, match=f'"outbox_{column.removesuffix("_at")}_range"'):
+        await db.execute(
+            f"INSERT INTO outbox (message_id, type, sink, destination, {column})"
+            f" VALUES (gen_random_uuid(), 't', 'kafka', 'd', '{time}')"
+        )
+
+
+async def test_first_due_is_a_time_that_python_has_whatever_was_written(db: asyncpg.Connection) -> None:
+    for column in ("created", "available"):
+        await db.execute(f"ALTER TABLE outbox DROP CONSTRAINT outbox_{column}_range")
+    for time in ("-infinity", "infinity"):
+        await db.execute(
+            "INSERT INTO outbox (message_id, type, sink, destination, created_at, available_at)"
+            f" VALUES (gen_random_uuid(), 't', 'kafka', 'd', '{time}', '{time}')"
+        )
+    first, last = [due for (due,) in await db.fetch("SELECT first_due_at FROM outbox_queue ORDER BY id")]
+    assert (first.year, last.year) == (1, 9999)
+
+
+async def test_a_key_that_is_the_id_of_a_row_without_one_holds_it_not(db: asyncpg.Connection) -> None:
+    without = await written(db, key=None)
+    alike = await written(db, key=str(without))
+    hashes = "SELECT count(DISTINCT (lane, key_hash)) FROM "
+    assert await db.fetchval(f"{hashes} outbox") == 1
+    assert await db.fetchval(f"{hashes} outbox_queue") == 2
+    for head, other in ((without, alike), (alike, without)):
+        await queued(db, head, parked_at=datetime.now(UTC), last_error="x", blocks=True)
+        assert (await state(db, other))[0] == "ready"
+        await queued(db, head, parked_at=None, blocks=False)
 
 
 @pytest.mark.parametrize("value", [1, None, True, ["x"], {"a": "b"}, {}, []], ids=repr)

@@ -23,7 +23,7 @@ from outbox.schema import catalog
 from outbox.settings import Settings
 from tests.support.sql import connection
 
-_FIRST = SCRIPTS / "versions" / "0001_outbox.py"
+_VERSIONS = sorted((SCRIPTS / "versions").glob("0*.py"))
 _FILE = """
 import os
 from pathlib import Path
@@ -57,14 +57,16 @@ replace(OUTBOX, scripts=Path(sys.argv[1])).upgrade(load())
 
 
 class Scripts:
-    """The outbox's first migration in a folder of its own, and those that a test adds."""
+    """The outbox's migrations in a folder of their own, all or the first few, and those that a test adds."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, first: int = len(_VERSIONS)) -> None:
         self._folder = folder
-        self._last = 1
+        self._own = _VERSIONS[:first]
+        self._last = first
         self._processes: list[asyncio.subprocess.Process] = []
         shutil.copytree(SCRIPTS, folder, ignore=shutil.ignore_patterns("huleedu", "0*", "__pycache__"))
-        shutil.copy(_FIRST, folder / "versions")
+        for path in self._own:
+            shutil.copy(path, folder / "versions")
 
     @property
     def migrations(self) -> Migrations:
@@ -88,13 +90,14 @@ class Scripts:
         """Put the whole file of a migration there."""
         (self._folder / "versions" / f"{revision}_test.py").write_text(text)
 
-    def add_one_of_each_kind(self) -> None:
-        """What a release may well bring: a column that a trigger fills, an index, a CHECK."""
-        enqueue: str = runpy.run_path(str(_FIRST))["ENQUEUE"].replace("CREATE", "CREATE OR REPLACE")
+    def add_one_of_each_kind(self) -> list[str]:
+        """What a release may well bring: a column that a trigger fills, an index, a CHECK; returns the revisions."""
+        written = (runpy.run_path(str(path)).get("ENQUEUE") for path in reversed(self._own))
+        enqueue: str = next(filter(None, written))
         filling = enqueue.replace("due_at)", "due_at, share)").replace("END\n    FROM", "END, 1\n    FROM")
         assert filling.count("share") == 1
         assert filling.count(", 1\n") == 1
-        self.add(
+        column = self.add(
             f"""
             op.add_column("outbox_queue", sa.Column("share", sa.SmallInteger()))
             steps.create_in_schema({filling!r})
@@ -104,11 +107,11 @@ class Scripts:
             op.drop_column("outbox_queue", "share")
             """,
         )
-        self.add(
+        index = self.add(
             'steps.build_index("outbox_queue_share", "outbox_queue", ["sink", "share", "id"])',
             'steps.drop_index("outbox_queue_share", "outbox_queue")',
         )
-        self.add(
+        checks = self.add(
             """
             steps.add_check("outbox_not_too_large", "octet_length(payload) <= 1000000")
             steps.add_check("outbox_not_too_old", "created_at > '1970-01-01'")
@@ -118,10 +121,11 @@ class Scripts:
             steps.drop_check("outbox_not_too_large")
             """,
         )
-        self.add(
+        validated = self.add(
             'steps.validate("outbox_not_too_large", "outbox_not_too_old")',
             'steps.unvalidate("outbox_not_too_large", "outbox_not_too_old")',
         )
+        return [column, index, checks, validated]
 
     async def upgrade(self, url: str, revision: str = "head", *, schema: str | None = None) -> None:
         """Migrate as a program does that has an event loop."""
