@@ -4,8 +4,8 @@
 from it, and calls whoever subscribed. Tests wait on events (`watch`), never on time; a crash test
 subscribes and kills its process at a named seam.
 
-Counters and histograms follow from events. Gauges (depth, ages, lanes, breakers) are read from the
-database and the relay when somebody asks, so they are right whichever relay did the work.
+Counters and histograms follow from events. Gauges of lanes and breakers are read from the relay when somebody
+asks; those of the queue are counted in the database apart, so they are right whichever relay did the work.
 No message, user or correlation id is ever a label.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,6 +84,12 @@ OLDEST_DUE = Gauge(
     ["sink"],
     registry=REGISTRY,
 )
+COUNT_AGE = Gauge(
+    "outbox_queue_count_age_seconds",
+    "How long ago outbox_queue_depth, outbox_stuck and outbox_oldest_due_seconds were counted.",
+    registry=REGISTRY,
+)
+COUNT_AGE.set(math.nan)  # not yet
 LANES_OWNED = Gauge("outbox_lanes_owned", "Lanes this relay owns.", ["sink"], registry=REGISTRY)
 BREAKERS_OPEN = Gauge(
     "outbox_breakers_open", "Sinks and destinations this relay holds back from.", ["sink"], registry=REGISTRY
@@ -160,6 +167,7 @@ EVENTS: Mapping[str, Kind] = {
     "breaker.closed": Kind(_I, "sink destination"),
     # Maintenance.
     "maintenance.failed": Kind(_E, "reason pause", same="reason"),
+    "count.failed": Kind(_W, "reason", same="reason"),
     "prune.failed": Kind(_W, "reason", same="reason"),
     "prune.done": Kind(_I, "rows", lambda fields: _PRUNED.inc(fields["rows"])),
 }

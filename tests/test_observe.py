@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from outbox.logs import Throttle, configure_logging
 from outbox.observe import EVENTS, REGISTRY, Event, emit, subscribe, watch
 from outbox.settings import Settings
+from tests.support.clock import Clock
 
 
 @contextmanager
@@ -227,14 +228,6 @@ def test_a_service_without_structlog_gets_records(caplog: pytest.LogCaptureFixtu
         emit("http.listening", host="h", port=1)
     assert [(record.name, record.levelname) for record in caplog.records] == [("outbox", "INFO")]
     assert caplog.messages == ["http.listening {'host': 'h', 'port': 1}"]
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_the_throttle_grows_and_forgets() -> None:

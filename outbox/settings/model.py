@@ -66,7 +66,7 @@ class Settings(ServiceSettings):
     http_port: Port = 8081
     """The port of `/livez`, `/readyz` and `/metrics`; 0 takes a free one, told by `http.listening`."""
     stall_after_seconds: Seconds = 60.0
-    """Not ready when something has been due and nothing was sent for this long, for no known reason."""
+    """Not ready when all that was sent to a sink that is up has failed for this long."""
 
     every_sink: SinkSettings = Field(default_factory=SinkSettings)
     """What sinks have where they have nothing of their own."""

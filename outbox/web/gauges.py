@@ -1,31 +1,43 @@
-"""The gauges, set from one look at the relay and its queue when somebody scrapes.
-
-What could not be read is absent then, rather than what it was before.
-"""
+"""The gauges, set when somebody scrapes: of the relay as it is, of the queue as it was last counted."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
-from outbox.observe import BREAKERS_OPEN, LANES_OWNED, OLDEST_DUE, QUEUE_DEPTH, READY, STUCK
+from outbox.observe import (
+    BREAKERS_OPEN,
+    COUNT_AGE,
+    LANES_OWNED,
+    OLDEST_DUE,
+    QUEUE_DEPTH,
+    READY,
+    STUCK,
+    Health,
+)
 from outbox.operate import Depth, SinkStatus
-from outbox.web.readiness import Readiness
 
 
-def set_gauges(found: Readiness) -> None:
-    """Sets all gauges from what a look at the relay found."""
-    READY.set(not found.reasons)
-    for gauge in (QUEUE_DEPTH, STUCK, OLDEST_DUE, LANES_OWNED, BREAKERS_OPEN):
+def set_relay_gauges(health: Health, *, ready: bool) -> None:
+    """Sets the gauges of what a relay knows itself."""
+    READY.set(ready)
+    for gauge in (LANES_OWNED, BREAKERS_OPEN):
         gauge.clear()
-    for sink in found.health.sinks:
+    for sink in health.sinks:
         LANES_OWNED.labels(sink.sink).set(len(sink.lanes))
         BREAKERS_OPEN.labels(sink.sink).set(len(sink.open_breakers))
-    if found.depths is not None:
-        by_sink: dict[str, list[Depth]] = defaultdict(list)
-        for depth in found.depths:
-            by_sink[depth.sink].append(depth)
-        for name in {each.sink for each in found.health.sinks} | by_sink.keys():
-            _set_queue(SinkStatus.of(name, by_sink[name]))
+
+
+def set_queue_gauges(depths: Sequence[Depth], age: float, served: Iterable[str]) -> None:
+    """Sets the gauges of what is in the queue; sinks that are `served` have some though nothing is there."""
+    COUNT_AGE.set(age)
+    for gauge in (QUEUE_DEPTH, STUCK, OLDEST_DUE):
+        gauge.clear()
+    by_sink: dict[str, list[Depth]] = defaultdict(list)
+    for depth in depths:
+        by_sink[depth.sink].append(depth)
+    for name in {*served, *by_sink}:
+        _set_queue(SinkStatus.of(name, by_sink[name]))
 
 
 def _set_queue(status: SinkStatus) -> None:

@@ -222,24 +222,6 @@ async def test_depths_agree_with_the_view(observer: asyncpg.Connection, operator
     assert stuck == 1
 
 
-async def test_depths_tell_what_could_be_sent_now(
-    observer: asyncpg.Connection, operator: AsyncConnection
-) -> None:
-    of = await one_of_each(observer)
-    await write(observer, "k", "k", destination="missing")
-
-    async def sendable(*without: tuple[str, str]) -> int:
-        await operator.rollback()
-        return sum(depth.sendable for depth in await operate.depths(operator, without))
-
-    assert await sendable() == 3
-    assert await sendable(("kafka", "missing")) == 1
-    assert await sendable(("kafka", "missing"), ("kafka", "topic")) == 0
-    await change(observer, of["retrying"], due_at="clock_timestamp()")
-    await change(observer, of["scheduled"], due_at="clock_timestamp()")
-    assert await sendable() == 5
-
-
 async def test_status_sums_up(observer: asyncpg.Connection, operator: AsyncConnection) -> None:
     await observer.execute("INSERT INTO outbox_sinks VALUES ('redis', interval '1 minute', 'continue')")
     await own_all_lanes(observer, "kafka")

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import asyncpg
 import pytest
 
+from outbox.relay import Relay
 from outbox.relay.progress import Progress
 from outbox.relay.verdict import Failure
+from outbox.testing import Fault, Gate
+from tests.relay.traffic import settings_of, write
 from tests.support.clock import Clock
 from tests.support.deliveries import delivery
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -64,3 +69,22 @@ def test_it_is_forgotten_once_nothing_is_left_to_fail(
     assert progress.in_vain_seconds == 50
     clock.now += 10
     assert progress.in_vain_seconds == 0
+
+
+async def test_a_sink_that_fails_every_time_stalls_until_it_works(
+    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate
+) -> None:
+    gate.set(Fault(kind="transient", reason="not today"))
+    async with Relay(settings_of(environment)) as relay:
+        await write(connection, ["a", "b"])
+
+        async def fails() -> bool:
+            return relay.health().sinks[0].in_vain_seconds > 0
+
+        async def works() -> bool:
+            return not await fails()
+
+        await until(fails)
+        assert relay.health().sinks[0].in_vain_reason == "not today"
+        gate.set()
+        await until(works)

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import AsyncIterator
+from time import monotonic
 from uuid import uuid4
 
 import asyncpg
@@ -16,6 +17,7 @@ from outbox.observe import Health, SinkHealth, watch
 from outbox.settings import Settings
 from outbox.web import serving
 from tests.support import sql
+from tests.support.waiting import until
 
 
 class Relay:
@@ -78,7 +80,9 @@ async def test_readyz(client: httpx.AsyncClient, relay: Relay) -> None:
     assert answer.json() == {
         "ready": True,
         "reasons": [],
-        "sinks": [{"sink": "kafka", "lanes": 64, "open_breakers": 1, "quiet_seconds": 0.0}],
+        "sinks": [
+            {"sink": "kafka", "lanes": 64, "open_breakers": 1, "quiet_seconds": 0.0, "in_vain_seconds": 0.0}
+        ],
     }
     relay.says = Health(waiting_for="schema", reason="run: outbox migrate")
     answer = await client.get("/readyz")
@@ -92,11 +96,7 @@ async def test_metrics(client: httpx.AsyncClient, relay: Relay, database: str) -
         await observer.execute(
             "UPDATE outbox_queue SET parked_at = now(), last_error = 'x' WHERE sink = 'kafka'"
         )
-    answer = await client.get("/metrics")
-    assert answer.headers["content-type"].startswith("text/plain")
-    found = samples(answer.text)
-    assert {name.removesuffix("_total") for name in _families(answer.text)} >= NAMES
-    assert found["outbox_queue_depth", ("redis", "ready")] == 2
+    found = await counted(client, ("redis", "ready"), 2)
     assert found["outbox_queue_depth", ("kafka", "parked")] == 1
     assert found["outbox_queue_depth", ("kafka", "ready")] == 0
     assert found["outbox_stuck", ("redis",)] == 0
@@ -104,11 +104,72 @@ async def test_metrics(client: httpx.AsyncClient, relay: Relay, database: str) -
     assert found["outbox_lanes_owned", ("kafka",)] == 64
     assert found["outbox_breakers_open", ("kafka",)] == 1
     assert found["outbox_relay_ready", ()] == 1
-
+    answer = await client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert {name.removesuffix("_total") for name in _families(answer.text)} >= NAMES
     relay.says = Health(waiting_for="postgres", reason="gone")
     found = samples((await client.get("/metrics")).text)
     assert found["outbox_relay_ready", ()] == 0
-    assert not [name for name, _ in found if name == "outbox_queue_depth"]
+
+
+async def test_a_slow_count_delays_nobody_and_says_how_old_the_numbers_are(
+    client: httpx.AsyncClient, database: str
+) -> None:
+    async with sql.connection(database) as observer:
+        await write(observer, "kafka")
+        await counted(client, ("kafka", "ready"), 1)
+        async with observer.transaction():
+            await observer.execute("LOCK outbox_queue IN ACCESS EXCLUSIVE MODE")
+            await write(observer, "kafka")
+            await until(lambda: waits_for_a_lock(observer))
+            began = monotonic()
+            assert (await client.get("/readyz")).status_code == 200
+            found = samples((await client.get("/metrics")).text)
+            assert monotonic() - began < 1
+            assert found["outbox_queue_depth", ("kafka", "ready")] == 1
+            age = found["outbox_queue_count_age_seconds", ()]
+            assert age > 0
+            assert samples((await client.get("/metrics")).text)["outbox_queue_count_age_seconds", ()] > age
+    found = await counted(client, ("kafka", "ready"), 2)
+    assert found["outbox_queue_count_age_seconds", ()] < age + 60
+
+
+async def test_a_failed_count_is_told_and_neither_a_stall_nor_blindness(relay: Relay) -> None:
+    nowhere = Settings.model_validate(
+        {"database_url": "postgresql://nobody@127.0.0.1:1/x", "http_port": 0, "stall_after_seconds": 0.001}
+    )
+    with watch() as watching:
+        async with (
+            serving(relay, nowhere) as port,
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
+        ):
+            await watching.wait_for("count.failed")
+            assert (await client.get("/readyz")).status_code == 200
+            found = samples((await client.get("/metrics")).text)
+    assert found["outbox_lanes_owned", ("kafka",)] == 64
+
+
+async def counted(
+    client: httpx.AsyncClient, place: tuple[str, str], rows: int
+) -> dict[tuple[str, tuple[str, ...]], float]:
+    """The metrics once the queue was counted with so many rows there."""
+    found = {}
+
+    async def are_there() -> bool:
+        found.update(samples((await client.get("/metrics")).text))
+        return found.get(("outbox_queue_depth", place)) == rows
+
+    await until(are_there)
+    return found
+
+
+async def waits_for_a_lock(observer: asyncpg.Connection) -> bool:
+    return bool(
+        await observer.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND database ="
+            " (SELECT oid FROM pg_database WHERE datname = current_database()))"
+        )
+    )
 
 
 def _families(text: str) -> set[str]:
