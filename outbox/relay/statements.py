@@ -84,7 +84,8 @@ _FLAW = f"""CASE
                 WHEN octet_length(o.payload) > {PAYLOAD_BYTES}
                     THEN 'its payload of ' || octet_length(o.payload) || ' bytes is over {PAYLOAD_BYTES}'
                 WHEN pg_column_size(o.headers) > {HEADERS_TEXT_BYTES + 1_000}
-                    OR pg_column_size(o.headers) > 1000 AND octet_length(o.headers::text) > {HEADERS_TEXT_BYTES}
+                    OR pg_column_size(o.headers) > 1000
+                        AND octet_length(o.headers::text) > {HEADERS_TEXT_BYTES}
                     THEN 'its headers are too large'
                 WHEN jsonb_typeof(o.headers) <> 'object' THEN 'its headers are no object'
                 WHEN octet_length(o.type) > {TYPE_BYTES} THEN 'its type is too long'

@@ -91,7 +91,7 @@ class Scripts:
         (self._folder / "versions" / f"{revision}_test.py").write_text(text)
 
     def add_one_of_each_kind(self) -> list[str]:
-        """What a release may well bring: a column that a trigger fills, an index, a CHECK; returns the revisions."""
+        """What a release may well bring: a filled column, an index, CHECKs; returns the revisions."""
         written = (runpy.run_path(str(path)).get("ENQUEUE") for path in reversed(self._own))
         enqueue: str = next(filter(None, written))
         filling = enqueue.replace("due_at)", "due_at, share)").replace("END\n    FROM", "END, 1\n    FROM")
