@@ -1,5 +1,6 @@
 """A transactional outbox: what a service says commits with what it does, and reaches Kafka and Redis."""
 
+from outbox.database import create_engine
 from outbox.encode import new_id
 from outbox.errors import (
     ConflictError,
@@ -24,6 +25,7 @@ __all__ = [
     "SchemaError",
     "Settings",
     "SettingsError",
+    "create_engine",
     "include_name",
     "new_id",
     "once",

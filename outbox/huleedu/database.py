@@ -6,12 +6,12 @@ import asyncpg
 from pydantic import Field
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from outbox import create_engine
 from outbox.errors import describe
 from outbox.settings import Port, PostgresUrl, ServiceSettings, Settings
 
-_CONNECT_SECONDS = 10.0
 _STATEMENT_SECONDS = 30.0
 
 DATABASE_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
@@ -44,20 +44,10 @@ async def trouble_with(engine: AsyncEngine) -> list[str]:
 
 def engine_of(settings: DatabaseSettings) -> AsyncEngine:
     """Makes a pool of connections; nothing is connected yet."""
-    dsn = Settings(database_url=settings.database_url).asyncpg_dsn
-
-    async def dial() -> asyncpg.Connection:
-        # asyncpg reads the whole address, several hosts and libpq's options included.
-        return await asyncpg.connect(
-            dsn,
-            timeout=_CONNECT_SECONDS,
-            command_timeout=_STATEMENT_SECONDS,
-            server_settings={"application_name": settings.service_name},
-        )
-
-    return create_async_engine(
-        "postgresql+asyncpg://",
-        async_creator=dial,
+    return create_engine(
+        Settings(database_url=settings.database_url),
+        application_name=settings.service_name,
+        command_timeout=_STATEMENT_SECONDS,
         pool_size=settings.database_connections,
         max_overflow=0,
         # After a restart of the database every connection in the pool is dead, and each would fail somebody.

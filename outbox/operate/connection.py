@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from uuid import uuid4
 
 import asyncpg
-from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import NullPool
 
+from outbox.database import Session, engine_of
 from outbox.errors import HIDDEN_ROWS, SEE_ALL_ROWS, OperatorError, SchemaError, unwrapped
 from outbox.settings import Settings, masked
-
-_CONNECT_SECONDS = 10.0
 
 # By SQLSTATE, or by its class.
 _REMEDIES = {
@@ -35,38 +32,16 @@ async def connect(settings: Settings) -> AsyncIterator[AsyncConnection]:
     Tables without a schema are those of `database_schema`. Raises `OperatorError` when the database
     cannot be reached or refuses, `SchemaError` when it is not migrated.
     """
-    pooled = settings.database_pooler == "transaction"
-    dsn, schema = settings.asyncpg_dsn, settings.database_schema
-
-    async def dial() -> asyncpg.Connection:
-        # asyncpg reads the whole address, several hosts and libpq's options included.
-        return await asyncpg.connect(
-            dsn,
-            timeout=_CONNECT_SECONDS,
-            statement_cache_size=0 if pooled else 100,
-            # A pooler refuses parameters it does not know.
-            server_settings={}
-            if pooled
-            else {"application_name": "outbox", "jit": "off", "row_security": "off"},
-        )
-
-    engine = create_async_engine(
-        "postgresql+asyncpg://",
-        async_creator=dial,
+    schema = settings.database_schema
+    engine = engine_of(
+        settings,
+        Session("outbox", settings.database_pooler == "transaction", own=True, settings={"jit": "off"}),
         poolclass=NullPool,
         execution_options={"schema_translate_map": {None: schema}} if schema else {},
-        connect_args={"prepared_statement_name_func": lambda: f"outbox_{uuid4().hex}"} if pooled else {},
     )
-    if pooled:
-        event.listen(engine.sync_engine, "begin", _show_hidden_rows)
     with explained(settings):
         async with engine.connect() as connection:
             yield connection
-
-
-def _show_hidden_rows(connection: Connection) -> None:
-    # Rows that a policy hides are an error then, not a table that looks empty.
-    connection.exec_driver_sql("SET LOCAL row_security = off")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from uuid import UUID
 
 import asyncpg
 
+from outbox.database import Session, dial
 from outbox.errors import describe
 from outbox.message import Delivery, Sent
 from outbox.relay.statements import (
@@ -55,16 +56,20 @@ _PLANNER = {
     "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
+    # Where a role or a database has set them otherwise, nothing would be left to plan with.
+    "enable_nestloop": "on",
+    "enable_indexscan": "on",
+    "enable_indexonlyscan": "on",
+    "enable_sort": "on",
+    "from_collapse_limit": "8",
+    "join_collapse_limit": "8",
+    "work_mem": "4096",
 }
-# Rows that a policy hides are an error, not a queue that looks empty.
-_SETTINGS = {**_PLANNER, "row_security": "off"}
 _FLAW = len(Delivery._fields)
 """Where in a fetched row its flaw is; the snapshot's columns follow."""
 
 UNREADABLE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError, ArithmeticError, ValueError)
 """What a fetch raises where the values of a row cannot be sent by the server, or not be had in Python."""
-
-_SET_LOCAL = "BEGIN; " + " ".join(f"SET LOCAL {name} = {value};" for name, value in _SETTINGS.items())
 
 
 class Position(NamedTuple):
@@ -144,16 +149,11 @@ async def relay_connection(settings: Settings, name: str) -> AsyncIterator[async
     """Opens a connection with the planner settings for the block; `name` is its application_name.
 
     Behind a transaction pooler the settings would stay on a server connection that others use next, so
-    there they are set in each transaction instead (`Store`), and no statement is cached.
+    there they are set in each transaction instead, and no statement is cached.
     """
     pooled = settings.database_pooler == "transaction"
-    connection = await asyncpg.connect(
-        settings.asyncpg_dsn,
-        timeout=10,
-        command_timeout=settings.lease_seconds,
-        statement_cache_size=0 if pooled else 100,
-        server_settings={"application_name": name} | ({} if pooled else _SETTINGS),
-    )
+    session = Session(name, pooled, settings.lease_seconds, own=True, settings=_PLANNER)
+    connection = await dial(settings.address, session)
     try:
         yield connection
     except Exception as error:
@@ -170,7 +170,6 @@ class Store:
 
     def __init__(self, connection: asyncpg.Connection, settings: Settings, sink: str, relay: UUID) -> None:
         self._connection = connection
-        self._pooled = settings.database_pooler == "transaction"
         self._schema = settings.database_schema
         self._sink = sink
         self._relay = relay
@@ -242,17 +241,6 @@ class Store:
         return self._sink, self._relay, [p.lane for p in positions], [p.epoch for p in positions]
 
     async def run(self, statement: str, *values: Any) -> list[Any]:
-        """Runs a statement of this sink with the planner settings, also behind a pooler; returns its rows."""
-        sql = in_schema(statement, self._schema)
-        if not self._pooled:
-            found: list[Any] = await self._connection.fetch(sql, *values)
-            return found
-        await self._connection.execute(_SET_LOCAL)
-        try:
-            found = await self._connection.fetch(sql, *values)
-        except UNREADABLE:
-            await self._connection.execute("ROLLBACK")
-            raise
-        # Any other error leaves the transaction open: the connection is given up.
-        await self._connection.execute("COMMIT")
+        """Runs a statement of this sink; returns its rows."""
+        found: list[Any] = await self._connection.fetch(in_schema(statement, self._schema), *values)
         return found

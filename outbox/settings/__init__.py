@@ -3,6 +3,7 @@
 A service of your own derives its settings from `ServiceSettings`, and is read the same way.
 """
 
+from outbox.settings.address import Address, Host
 from outbox.settings.environment import Reading, ServiceSettings, Setting, Variable
 from outbox.settings.masking import masked
 from outbox.settings.model import Settings, load, loaded, read
@@ -10,7 +11,9 @@ from outbox.settings.sinks import KafkaSettings, RedisSettings, SinkSettings
 from outbox.settings.values import Delay, Port, PostgresUrl, Seconds, WholeSeconds, Words
 
 __all__ = [
+    "Address",
     "Delay",
+    "Host",
     "KafkaSettings",
     "Port",
     "PostgresUrl",

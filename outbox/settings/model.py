@@ -18,6 +18,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from outbox.errors import SettingsError
+from outbox.settings.address import Address
 from outbox.settings.environment import Section, ServiceSettings, Variable, variables_of
 from outbox.settings.sinks import KafkaSettings, RedisSettings, SinkSettings
 from outbox.settings.values import Identifier, Port, PostgresUrl, Seconds
@@ -122,16 +123,27 @@ class Settings(ServiceSettings):
 
     @property
     def sqlalchemy_url(self) -> str:
-        """The database's URL for SQLAlchemy's asyncpg dialect; holds the password."""
-        return "postgresql+asyncpg://" + re.sub(r"(?<=[?&])sslmode=", "ssl=", self._database_address)
+        """The database's URL for SQLAlchemy's asyncpg dialect; holds the password.
+
+        It carries neither several hosts nor most of libpq's options: `outbox.create_engine` does.
+        """
+        return "postgresql+asyncpg://" + re.sub(r"(?<=[?&])sslmode=", "ssl=", self._after_scheme)
 
     @property
     def asyncpg_dsn(self) -> str:
-        """The database's URL for asyncpg; holds the password."""
-        return "postgresql://" + re.sub(r"(?<=[?&])ssl=", "sslmode=", self._database_address)
+        """The database's URL for psql, psycopg, or plain asyncpg; holds the password."""
+        return "postgresql://" + re.sub(r"(?<=[?&])ssl=", "sslmode=", self._after_scheme)
 
     @property
-    def _database_address(self) -> str:
+    def address(self) -> Address:
+        """The database's address, with what a service file and libpq's variables say now."""
+        try:
+            return Address.of(self.asyncpg_dsn)
+        except ValueError as error:
+            raise SettingsError(f"OUTBOX_DATABASE_URL: {error}") from None
+
+    @property
+    def _after_scheme(self) -> str:
         if self.database_url is None:
             raise SettingsError(
                 "OUTBOX_DATABASE_URL is not set; example: postgresql://user:password@localhost:5432/database"

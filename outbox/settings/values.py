@@ -11,6 +11,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringConstraints
 
+from outbox.settings.address import Address
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 _DURATION = re.compile(r"\s*(?P<number>\d+(\.\d+)?)\s*(?P<unit>ms|s|m|h|d|w)?\s*")
 _ISO_DURATION = re.compile(r"P(?=.)((?P<d>\d+)D)?(T(?=.)((?P<h>\d+)H)?((?P<m>\d+)M)?((?P<s>\d+(\.\d+)?)S)?)?")
@@ -33,8 +35,7 @@ def _split(value: object) -> object:
 
 
 def _is_postgres(value: SecretStr) -> SecretStr:
-    if not re.match(r"postgres(ql)?(\+\w+)?://", value.get_secret_value()):
-        raise ValueError("must look like postgresql://user:password@host:port/database")
+    Address.of(value.get_secret_value())
     return value
 
 
