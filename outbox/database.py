@@ -107,8 +107,9 @@ async def dial(address: Address, session: Session) -> asyncpg.Connection:
                 return await _connect(address, host, target, session)
             except (OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched) as error:
                 failed[host] = error
-    if len(failed) == 1:
-        raise next(iter(failed.values()))
+    errors = list(failed.values())
+    if len(errors) == 1 and isinstance(errors[0], (OSError, asyncpg.PostgresError)):
+        raise errors[0]
     raise OSError("; ".join(f"{host.name}:{host.port}: {error}" for host, error in failed.items()))
 
 
@@ -123,7 +124,7 @@ async def _connect(address: Address, host: Host, target: str, session: Session) 
             host=host.name,
             port=host.port,
             user=address.options.get("user"),
-            password=address.options.get("password"),
+            password=address.password(host),
             database=address.options.get("dbname"),
             ssl=False if local else _system_authorities(address),
             target_session_attrs=target,

@@ -7,6 +7,7 @@ PGSSLMODE, …). What asyncpg would ignore or take for something else is refused
 from __future__ import annotations
 
 import configparser
+import getpass
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -36,11 +37,11 @@ _TLS = (
     "ssl_min_protocol_version",
     "ssl_max_protocol_version",
 )
-_OTHERS = ("passfile", "krbsrvname", "gsslib")
+_OTHERS = ("krbsrvname", "gsslib")
 
 _HONOURED = {
-    *(*_TLS, *_OTHERS, "host", "port", "dbname", "user", "password", "service", "servicefile", "options"),
-    *("application_name", "fallback_application_name", "connect_timeout", "target_session_attrs"),
+    *(*_TLS, *_OTHERS, "host", "port", "dbname", "user", "password", "passfile", "service", "servicefile"),
+    *("options", "application_name", "fallback_application_name", "connect_timeout", "target_session_attrs"),
     *("load_balance_hosts", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count"),
     "tcp_user_timeout",
 }
@@ -160,6 +161,24 @@ class Address:
             del found["sslrootcert"]
         return found
 
+    def password(self, host: Host) -> str | None:
+        """Returns the password for a host: the address's own, else the first in its file that fits."""
+        given = self.options.get("password") or os.environ.get("PGPASSWORD")
+        user = self.options.get("user") or getpass.getuser()
+        local = host.name is None or host.name.startswith("/")
+        asked = (
+            "localhost" if local else host.name,
+            str(host.port),
+            self.options.get("dbname", user),
+            user,
+        )
+        fits = (
+            password
+            for *fields, password in _passwords(self.options.get("passfile"))
+            if all(field in ("*", wanted) for field, wanted in zip(fields, asked, strict=True))
+        )
+        return given or next(fits, None)
+
     def number(self, option: str, default: int) -> int:
         """Returns an option that is a number."""
         return int(self.options.get(option, default))
@@ -200,6 +219,17 @@ def _service(options: Mapping[str, str]) -> dict[str, str]:
         if read.has_section(name):
             return _without_empty(dict(read[name]))
     raise ValueError(f"service={name} is neither in {own} nor in {system}")
+
+
+def _passwords(path: str | None) -> Iterator[list[str]]:
+    """Gives what is in the password file, five fields a line; what others may read does not count."""
+    file = Path(path or os.environ.get("PGPASSFILE", "~/.pgpass")).expanduser()
+    if not file.is_file() or file.stat().st_mode & 0o077:
+        return
+    for line in file.read_text().splitlines():
+        fields = [re.sub(r"\\(.)", r"\1", part) for part in re.findall(r"(?:^|:)((?:\\.|[^:\\])*)", line)]
+        if len(fields) == 5 and not line.startswith("#"):
+            yield fields
 
 
 def _without_empty(options: Mapping[str, str]) -> dict[str, str]:

@@ -132,7 +132,8 @@ class Settings(ServiceSettings):
     @property
     def asyncpg_dsn(self) -> str:
         """The database's URL for psql, psycopg, or plain asyncpg; holds the password."""
-        return "postgresql://" + re.sub(r"(?<=[?&])ssl=", "sslmode=", self._after_scheme)
+        mode = re.sub(r"(?<=[?&])ssl=true(?=&|$)", "sslmode=require", self._after_scheme)
+        return "postgresql://" + re.sub(r"(?<=[?&])ssl=", "sslmode=", mode)
 
     @property
     def address(self) -> Address:

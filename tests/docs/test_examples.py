@@ -118,6 +118,18 @@ def test_code_that_is_not_async_writes_too(module: ModuleType, slots: str) -> No
     made.dispose()
 
 
+@pytest.mark.parametrize("module", ["sync_engine"], indirect=True)
+def test_an_engine_that_is_not_async_reads_the_whole_address(module: ModuleType, slots: str) -> None:
+    settings = Settings.model_validate({"database_url": f"{slots}?application_name=me&options=-cgeqo%3Doff"})
+    made = module.engine_of(settings)
+    with made.connect() as session:
+        said = session.execute(
+            text("SELECT current_setting('application_name'), current_setting('geqo')")
+        ).one()
+    made.dispose()
+    assert tuple(said) == ("me", "off")
+
+
 async def test_a_row_is_a_row(database: str) -> None:
     async with connection(database) as writer:
         await writer.execute(example("sql"))

@@ -11,13 +11,14 @@ import pytest
 
 from outbox.observe import watch
 from outbox.relay import Relay
-from outbox.relay.store import _SETTINGS, relay_connection
+from outbox.relay.store import _PLANNER, relay_connection
 from outbox.testing import Fault, Gate
 from tests.relay.by_hand import ByHand
 from tests.relay.traffic import emptied, inversions, settings_of, write
 from tests.support import programs, servers, sql
 from tests.support.pgbouncer import PgBouncer
 
+_SETTINGS = {**_PLANNER, "row_security": "off"}
 SETTINGS = "SELECT name, setting FROM pg_settings WHERE name = ANY ($1::text[])"
 
 

@@ -167,7 +167,7 @@ def test_a_missing_database_address_says_so() -> None:
 def test_the_listing_has_everything_in_force_and_no_secret() -> None:
     reading = read(
         {
-            "OUTBOX_DATABASE_URL": "postgresql://u:geheim/1@h/d?password=geheim",
+            "OUTBOX_DATABASE_URL": "postgresql://u:geheim%2F1@h/d?password=geheim",
             "OUTBOX_KAFKA_SASL_PASSWORD": "geheim",
             "OUTBOX_REDIS_URL": "redis://:geheim@h",
             "OUTBOX_REDIS_MAX_RETRIES": "2",
