@@ -38,6 +38,8 @@ class Park:
     """Stop trying; a person decides."""
 
     reason: str
+    uncertain: bool = False
+    """Whether it may have arrived all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +53,31 @@ Outcome = Retry | Park | Keep
 """What becomes of a delivery that was not sent."""
 
 
-def decide(attempts: int, error: SinkError, policy: Policy, jitter: float) -> Outcome:
-    """Returns what becomes of a delivery that failed with `error` after `attempts` earlier failures."""
+def decide(
+    attempts: int, error: SinkError, policy: Policy, jitter: float, *, uncertain: bool = False
+) -> Outcome:
+    """Returns what becomes of a delivery that failed with `error` after `attempts` earlier failures.
+
+    `uncertain` says that an earlier attempt may have arrived, or still arrive. Only an answer to a later one
+    tells that it is over, so what was uncertain once is not parked before it was tried again.
+    """
     match error:
         case Unsent():
             return Keep(uncertain=error.uncertain)
         case Unavailable(scope="part"):
             delay = policy.breaker.delay(_PART_FAILURES, jitter)
-            return Retry(delay, error.reason, counted=False, uncertain=error.uncertain)
+            return Retry(delay, error.reason, counted=False, uncertain=error.uncertain or uncertain)
         case Unavailable():
             return Keep(uncertain=error.uncertain)
-        case Permanent() if not error.uncertain:
-            return Park(error.reason)
-        case _ if attempts + 1 >= policy.max_retries and not error.uncertain:
-            return Park(error.reason)
+        case _ if _is_over(attempts, error, policy) and (uncertain or not error.uncertain):
+            return Park(error.reason, uncertain=error.uncertain)
         case _:
             delay = policy.backoff.delay(attempts + 1, jitter)
             return Retry(delay, error.reason, uncertain=error.uncertain)
+
+
+def _is_over(attempts: int, error: SinkError, policy: Policy) -> bool:
+    return isinstance(error, Permanent) or attempts + 1 >= policy.max_retries
 
 
 class Failure(NamedTuple):
@@ -198,7 +208,7 @@ def judge(outgoing: Outgoing, results: Sequence[Result], policy: Policy, jitter:
             outcome: Outcome = Keep(uncertain=error.uncertain)
         else:
             failed_keys.add(delivery.key_hash)
-            outcome = decide(delivery.attempts, error, policy, next(jitter))
+            outcome = decide(delivery.attempts, error, policy, next(jitter), uncertain=delivery.uncertain)
         _note(verdict, delivery, outcome, policy)
     return verdict
 
@@ -214,10 +224,10 @@ def _note(verdict: Verdict, delivery: Delivery, outcome: Outcome, policy: Policy
             verdict.failures.append(
                 Failure(delivery, reason, delay, counted=counted, blocks=True, uncertain=uncertain)
             )
-        case Park(reason):
+        case Park(reason, uncertain):
             hold = policy.on_park == "hold"
             verdict.failures.append(
-                Failure(delivery, reason, None, counted=True, blocks=hold, uncertain=False)
+                Failure(delivery, reason, None, counted=True, blocks=hold, uncertain=uncertain)
             )
         case Keep(uncertain):
             _leave(verdict, delivery)

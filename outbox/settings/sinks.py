@@ -70,6 +70,10 @@ class KafkaSettings(Section):
     """How record batches are compressed."""
     max_batch_bytes: int = Field(1_048_588, ge=1_000, le=100_000_000)
     """The largest record batch, and so the largest record; the default is the broker's own limit."""
+    timestamp: Literal["sent", "occurred"] = "sent"
+    """A record's time: that of the send, or `occurred`, that of its event (`occurred_at`, else when it was
+    written), for who joins streams by time and knows their retention. Where the broker refuses that, it is
+    the time of the send all the same."""
     cloudevents: bool = False
     """Add CloudEvents binary-mode headers (`ce_id`, `ce_type`, …)."""
 

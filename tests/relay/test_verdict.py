@@ -88,11 +88,35 @@ def test_a_failure_is_retried_until_its_attempts_are_used_up(
         assert outcome == Park("reason")
 
 
-@given(ATTEMPTS, errors(Permanent, Transient, SinkError, uncertain=st.just(value=True)), POLICIES, JITTER)
+UNCERTAIN = errors(Permanent, Transient, SinkError, uncertain=st.just(value=True))
+
+
+@given(ATTEMPTS, UNCERTAIN, POLICIES, JITTER)
 def test_what_may_have_arrived_is_sent_again_before_it_is_given_up(
     attempts: int, error: SinkError, policy: Policy, jitter: float
 ) -> None:
     outcome = decide(attempts, error, policy, jitter)
+    assert isinstance(outcome, Retry)
+    assert outcome.uncertain
+
+
+@given(ATTEMPTS, UNCERTAIN, POLICIES, JITTER)
+def test_an_answer_that_is_always_uncertain_ends_with_a_decision(
+    attempts: int, error: SinkError, policy: Policy, jitter: float
+) -> None:
+    outcome = decide(attempts, error, policy, jitter, uncertain=True)
+    if isinstance(error, Permanent) or attempts + 1 >= policy.max_retries:
+        assert outcome == Park("reason", uncertain=True)
+    else:
+        assert isinstance(outcome, Retry)
+        assert outcome.counted
+
+
+@given(ATTEMPTS, errors(Unavailable, scope=st.just("part")), POLICIES, JITTER)
+def test_what_may_have_arrived_stays_so_until_an_answer(
+    attempts: int, error: SinkError, policy: Policy, jitter: float
+) -> None:
+    outcome = decide(attempts, error, policy, jitter, uncertain=True)
     assert isinstance(outcome, Retry)
     assert outcome.uncertain
 

@@ -90,6 +90,10 @@ class Topics:
         """Delete a topic."""
         await _all(self._admin.delete_topics([topic]))
 
+    async def names(self) -> set[str]:
+        """Which topics there are."""
+        return set((await asyncio.to_thread(self._admin.list_topics, timeout=10.0)).topics)
+
     async def leaders(self, topic: str) -> dict[int, int]:
         """Which node leads each partition; -1 while none does."""
         found = await asyncio.to_thread(self._admin.list_topics, topic, timeout=10.0)

@@ -23,6 +23,8 @@ from tests.support import servers
 from tests.support.certificates import Certificates
 
 PASSWORD = "pass = word"
+SHORT_LOGIN_MS = 1_000
+"""How long a login by SCRAM-SHA-256 is good for."""
 LOGIN = "org.apache.kafka.common.security"
 
 
@@ -49,6 +51,7 @@ class SecuredKafka(Kafka):
             "listener.name.login.plain.sasl.jaas.config": f'{plain} user_relay="{PASSWORD}";',
             "listener.name.login.scram-sha-256.sasl.jaas.config": f"{scram};",
             "listener.name.login.scram-sha-512.sasl.jaas.config": f"{scram};",
+            "listener.name.login.scram-sha-256.connections.max.reauth.ms": str(SHORT_LOGIN_MS),
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "super.users": "User:ANONYMOUS",
             "ssl.principal.mapping.rules": "RULE:^.*CN=(relay).*$/$1/",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Blame = Literal["none", "record", "leader", "part", "destination", "sink", "name", "unknown"]
+Blame = Literal["none", "record", "leader", "part", "destination", "sink", "name", "time", "unknown"]
 """Who is at fault.
 
 - `none`: it worked
@@ -16,6 +16,7 @@ Blame = Literal["none", "record", "leader", "part", "destination", "sink", "name
 - `leader`: the partition is led by another broker now; ask which, and send again
 - `part`, `destination`, `sink`: this much is down
 - `name`: the destination's name, which no topic can have
+- `time`: a record's time is too far from the broker's clock, or ours is
 - `unknown`: the code does not tell
 """
 
@@ -54,7 +55,7 @@ _ANSWERS = {
     20: Answer("NOT_ENOUGH_REPLICAS_AFTER_APPEND", "part", appended=True),
     29: Answer("TOPIC_AUTHORIZATION_FAILED", "destination"),
     31: Answer("CLUSTER_AUTHORIZATION_FAILED", "sink"),
-    32: Answer("INVALID_TIMESTAMP", "record"),
+    32: Answer("INVALID_TIMESTAMP", "time"),
     35: Answer("UNSUPPORTED_VERSION", "sink"),
     43: Answer("UNSUPPORTED_FOR_MESSAGE_FORMAT", "record"),
     44: Answer("POLICY_VIOLATION", "destination"),

@@ -1,6 +1,6 @@
 """A Kafka cluster: which broker leads which partition, and a link to each broker.
 
-Built on aiokafka's connections and protocol, below its producer. The producer resends by itself what
+It stands below aiokafka's producer, which resends by itself what
 may have arrived, tells the last error only, and while a broker is stalled it neither withdraws what
 waits nor stops in a bounded time. Here a request is written once, and is either answered or taken back
 with its connection. Nothing is retried and nothing classified here.
@@ -15,125 +15,27 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import Any, Literal, TypeVar
+from weakref import WeakSet
 
-from aiokafka.conn import AIOKafkaConnection, CloseReason
-from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
-from aiokafka.protocol.produce import ProduceRequest
 
-from outbox.errors import describe
-from outbox.sinks.network import withdraw
+from outbox.sinks.kafka.link import BrokerError, Link
 
 Address = tuple[str, int]
 """A host and a port."""
 
 Purpose = Literal["look", "send"]
 
-TopicPartition = tuple[str, int]
-"""A topic and a partition of it."""
-
 NOBODY = -1
 """The leader of a partition that has none."""
 
-_ACKS_ALL = -1
 _LOOK_SECONDS = 300.0  # the Java client's metadata.max.age.ms
-_IDLE_MS = 180_000  # before balancers and firewalls drop an idle connection in silence
-_CLOSE_SECONDS = 1.0
 _SILENT_SECONDS = 10.0  # a cluster takes about as long to give a broker up
 
 _LEADER_NOT_AVAILABLE = 5
 
 T = TypeVar("T")
-
-
-class BrokerError(Exception):
-    """A broker cannot be reached or did not answer; the message says which and why, in one line."""
-
-
-class Produced(NamedTuple):
-    """A broker's answer about one record batch."""
-
-    code: int
-    offset: int
-    """Of the batch's first record."""
-
-
-class _Connection(AIOKafkaConnection):  # type: ignore[misc]
-    """A connection that, however it ends, ends at once and sends nothing more."""
-
-    def close(
-        self, reason: CloseReason | None = None, exc: BaseException | None = None
-    ) -> asyncio.Future[None]:
-        if self._writer is not None:
-            withdraw(self._writer.transport)
-        closed: asyncio.Future[None] = super().close(reason, exc)
-        return closed
-
-
-class Link:
-    """A connection to one broker."""
-
-    def __init__(self, connection: _Connection) -> None:
-        self.throttled_until = 0.0
-        """The broker reads nothing from us before this time (monotonic): a quota is exceeded."""
-        self._connection = connection
-
-    @classmethod
-    async def open(cls, host: str, port: int, options: Mapping[str, Any]) -> Self:
-        """Connects and logs in. Raises BrokerError."""
-        connection = _Connection(host, port, max_idle_ms=_IDLE_MS, **options)
-        try:
-            await connection.connect()
-        except (KafkaError, OSError) as error:
-            raise BrokerError(f"{host}:{port}: {describe(error)}") from error
-        return cls(connection)
-
-    @property
-    def connected(self) -> bool:
-        """True if it was still open when last heard of."""
-        return bool(self._connection.connected())
-
-    async def ask(self, request: Any) -> Any:
-        """Sends a request and returns the broker's answer. Raises BrokerError.
-
-        Whenever this does not return an answer, what was not sent yet never will be.
-        """
-        try:
-            return await self._connection.send(request)
-        except (KafkaError, OSError) as error:
-            self._connection.close()
-            raise BrokerError(
-                f"{self._connection.host}:{self._connection.port}: {describe(error)}"
-            ) from error
-        except BaseException:
-            self._connection.close()
-            raise
-
-    async def produce(
-        self, batches: Mapping[TopicPartition, bytes | bytearray], seconds: float
-    ) -> dict[TopicPartition, Produced]:
-        """Sends record batches, one per partition; the broker may wait so many seconds for its replicas."""
-        topics: dict[str, list[tuple[int, bytes | bytearray]]] = defaultdict(list)
-        for (topic, partition), data in batches.items():
-            topics[topic].append((partition, data))
-        request = ProduceRequest(
-            transactional_id=None,
-            required_acks=_ACKS_ALL,
-            timeout=max(1, int(seconds * 1_000)),
-            topics=list(topics.items()),
-        )
-        response = await self.ask(request)
-        self.throttled_until = time.monotonic() + response.throttle_time_ms / 1_000
-        return {
-            (topic, partition): Produced(code, offset)
-            for topic, partitions in response.topics
-            for partition, code, offset, *_ in partitions
-        }
-
-    async def close(self) -> None:
-        """Closes the connection within a second, whatever the broker does."""
-        await asyncio.wait([self._connection.close()], timeout=_CLOSE_SECONDS)
 
 
 class Cluster:
@@ -151,6 +53,7 @@ class Cluster:
         self._bootstrap = bootstrap
         self._brokers: dict[int, Address] = {}
         self._links: dict[tuple[Address, Purpose], Link] = {}
+        self._retired: WeakSet[Link] = WeakSet()
         self._locks: dict[tuple[Address, Purpose], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._silent: dict[Address, float] = {}
         """Brokers that did not answer, each until when it is left alone."""
@@ -176,12 +79,13 @@ class Cluster:
         if broker in self._brokers:
             self._silent[self._brokers[broker]] = time.monotonic() + _SILENT_SECONDS
 
-    async def look(self, topics: Iterable[str]) -> dict[str, int]:
+    async def look(self, topics: Iterable[str], *, make: bool = True) -> dict[str, int]:
         """Learns the leaders of these topics; returns the error codes of those that have none.
 
-        A broker that makes topics on demand is asked to. Raises BrokerError if no broker answers.
+        A broker that makes topics on demand is asked to, or not to: `make` is for those to which a
+        message goes. Raises BrokerError if no broker answers.
         """
-        request = MetadataRequest(list(topics))
+        request = MetadataRequest(list(topics), allow_auto_topic_creation=make)
         failures = []
         for address in self._by_promise():
             try:
@@ -202,13 +106,13 @@ class Cluster:
         """Learns the leaders of all known topics anew, if a broker answers."""
         self._looked_at = time.monotonic()
         with contextlib.suppress(BrokerError):
-            await self.look(self.leaders)
+            await self.look(self.leaders, make=False)
 
     async def close(self) -> None:
         """Closes all links, within a few seconds whatever the brokers do."""
         self._closed = True
         links, self._links = self._links, {}
-        await asyncio.gather(*(link.close() for link in links.values()))
+        await asyncio.gather(*(link.close() for link in (*links.values(), *self._retired)))
 
     async def _ask(self, address: Address, request: Any) -> Any:
         link = await self._link(address, "look")
@@ -227,7 +131,10 @@ class Cluster:
         async with self._locks[address, purpose]:
             link = self._links.get((address, purpose))
             if link is not None and link.connected:
-                return link
+                if not link.old:
+                    return link
+                self._retired.add(link)
+                link.retire()
             if not self._closed:
                 link = await Link.open(*address, self._options)
                 if not self._closed:

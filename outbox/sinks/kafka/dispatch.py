@@ -10,11 +10,15 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 
-from outbox.errors import Permanent, Scope, Transient, Unavailable
+from outbox.clock import since_boot
+from outbox.errors import Permanent, Scope, Unavailable
 from outbox.sinks.kafka.answers import answer
-from outbox.sinks.kafka.cluster import NOBODY, BrokerError, Cluster, Link, Produced, TopicPartition
+from outbox.sinks.kafka.cluster import NOBODY, Cluster
+from outbox.sinks.kafka.link import BrokerError, Link, Produced, TopicPartition
+from outbox.sinks.kafka.records import moment
 from outbox.sinks.kafka.sending import MakeError, PartitionQueue, Sending
 
 _LEADER_WAITS = (0.0, 0.1, 0.2, 0.4)
@@ -114,14 +118,18 @@ class Dispatch:
 
     async def _send_to(self, node: int, queues: Sequence[PartitionQueue]) -> None:
         """Sends to one broker what it leads, one record batch per partition at a time."""
-        try:
-            link = await self._cluster.link(node)
-        except BrokerError as error:
-            self._seek(dict.fromkeys(queues, str(error)))
-            return
         while queues := [queue for queue in queues if self._sending.next_batch(queue)]:
-            if not await self._quota_allows(link, queues):
+            try:
+                link = await self._cluster.link(node)
+            except BrokerError as error:
+                self._seek(dict.fromkeys(queues, str(error)))
                 return
+            if link.throttled:
+                if not await self._quota_allows(link, queues):
+                    return
+                continue  # It may be another link by now.
+            if self._seconds_left() <= 0:
+                return  # The machine slept.
             try:
                 answers = await self._exchange(link, queues)
             except BrokerError as error:
@@ -137,13 +145,12 @@ class Dispatch:
     async def _quota_allows(self, link: Link, queues: Iterable[PartitionQueue]) -> bool:
         """Waits until the broker reads from us again; False if that is too late for this send."""
         seconds = link.throttled_until - time.monotonic()
-        if seconds > self._deadline - time.monotonic():
+        if seconds > self._seconds_left():
             reason = f"over a quota of the broker, throttled for {seconds:.1f} s"
             for queue in queues:
                 self._sending.failed(queue, partial(Unavailable, reason, scope="sink"))
             return False
-        if seconds > 0:
-            await asyncio.sleep(seconds)
+        await asyncio.sleep(seconds)
         return True
 
     async def _exchange(self, link: Link, queues: Iterable[PartitionQueue]) -> dict[TopicPartition, Produced]:
@@ -151,8 +158,11 @@ class Dispatch:
             queue.batches[0].under_way = True
         return await link.produce(
             {(queue.topic, queue.partition): queue.batches[0].data for queue in queues},
-            seconds=(self._deadline - time.monotonic()) * _BROKER_SHARE,
+            seconds=self._seconds_left() * _BROKER_SHARE,
         )
+
+    def _seconds_left(self) -> float:
+        return self._deadline - since_boot()
 
     def _understand(self, queue: PartitionQueue, answers: Mapping[TopicPartition, Produced]) -> str | None:
         """Takes note of an answer; returns the error's name if another broker leads the partition."""
@@ -169,11 +179,15 @@ class Dispatch:
                 return meaning.name
             case "record":
                 size = f": {len(batch.data)} bytes" if meaning.name in _TOO_LARGE else ""
-                self._sending.refused(queue, meaning.name + size)
+                self._sending.refused(queue, partial(Permanent, meaning.name + size))
             case "name":
                 self._sending.failed(queue, partial(Permanent, meaning.name))
+            case "time":
+                now = moment(datetime.fromtimestamp(self._sending.now / 1_000, UTC))[1]
+                reason = f"{meaning.name}: here it is {now}"
+                self._sending.mistimed(queue, partial(Unavailable, reason, scope="destination"))
             case "unknown":
-                self._sending.failed_first(queue, partial(Transient, meaning.name))
+                self._sending.unclear(queue, meaning.name)
             case scope:
                 self._sending.failed(queue, partial(Unavailable, meaning.name, scope=scope))
         return None
@@ -181,7 +195,7 @@ class Dispatch:
     async def _lost(self, queues: Iterable[PartitionQueue], reason: str) -> None:
         """Fails what was under way on a connection that broke."""
         try:
-            await self._cluster.look({queue.topic for queue in queues})
+            await self._cluster.look({queue.topic for queue in queues}, make=False)
         except BrokerError:
             scope: Scope = "sink"
         else:

@@ -1,4 +1,4 @@
-"""From deliveries to Kafka's records and record batches: the same bytes on every try.
+"""From deliveries to Kafka's records and record batches: the same bytes on every try, but for their time.
 
 A record's headers, all UTF-8: `message_id`, `event_id` (the same value), `event_type`, those of the
 row as they are, `occurred_at`, and on a replay `replayed_at` and `replay_id`. CloudEvents' binary mode
@@ -41,17 +41,23 @@ class RecordFormat:
     max_batch_bytes: int = 1_048_588
     cloudevents_source: str | None = None
     """Adds CloudEvents headers; it is their `ce_source` where the row has no `source_service`."""
+    occurred: bool = False
+    """A record's time is when its event occurred, rather than that of the send."""
 
 
 class RecordBatch:
     """Some deliveries, by their indexes in the send, as one record batch."""
 
-    def __init__(self, codec: int, limit: int) -> None:
+    def __init__(self, codec: int, limit: int, sent_at: int | None = None) -> None:
+        self.sent_at = sent_at
+        """The time that its records have, in milliseconds; None where each has its own."""
         self.rows: list[int] = []
         self.under_way = False
         """It was handed to a connection and is not answered yet."""
         self.uncertain = False
         """An answer left open whether it is in the log."""
+        self.again = False
+        """It was sent whole a second time because an answer told nothing; what it is halved into was too."""
         self._data: bytes | bytearray = b""
         self._builder: DefaultRecordBatchBuilder | None = DefaultRecordBatchBuilder(
             magic=2,
@@ -83,8 +89,11 @@ class RecordBatch:
         return self._data
 
 
-def record_of(delivery: Delivery, cloudevents_source: str | None) -> Record:
-    """Makes the record of a delivery. Raises ValueError if the row's headers are not all strings."""
+def record_of(delivery: Delivery, cloudevents_source: str | None, sent_at: int | None = None) -> Record:
+    """Makes the record of a delivery. Raises ValueError if the row's headers are not all strings.
+
+    Its time is `sent_at`, in milliseconds, or when its event occurred.
+    """
     timestamp, written_at = moment(delivery.created_at)
     occurred_at = written_at
     message_id = str(delivery.message_id).encode()
@@ -101,7 +110,7 @@ def record_of(delivery: Delivery, cloudevents_source: str | None) -> Record:
             raise ValueError("the row's headers are not all strings") from None
         if "occurred_at" in own:
             occurred_at = str(own["occurred_at"])
-            timestamp = _parsed(occurred_at, timestamp)
+            timestamp = timestamp if sent_at is not None else _parsed(occurred_at, timestamp)
     headers.append(("occurred_at", occurred_at.encode()))
     if delivery.replay_id is not None:
         headers.append(("replayed_at", written_at.encode()))
@@ -109,7 +118,7 @@ def record_of(delivery: Delivery, cloudevents_source: str | None) -> Record:
     if cloudevents_source is not None:
         headers += _cloudevents(dict(headers), cloudevents_source)
     key = None if delivery.key is None else hashed(delivery.key)[0]
-    return max(0, timestamp), key, delivery.payload, headers
+    return max(0, timestamp if sent_at is None else sent_at), key, delivery.payload, headers
 
 
 def moment(time: datetime) -> tuple[int, str]:

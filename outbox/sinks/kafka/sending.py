@@ -2,8 +2,8 @@
 
 Owns the rule that nothing of a key goes out past a failure within that key; knows no connection.
 Records wait in one queue per partition, as record batches, which a broker takes or refuses whole.
-Of a queue only the first batch is ever under way, and a refused one is halved until the record at
-fault stands alone.
+Of a queue only the first batch is ever under way. A broker's answer about it, and nothing else, halves it
+until the record at fault stands alone: a batch without an answer may still come to be in the log.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
-from outbox.errors import Permanent, SinkError, Unavailable
+from outbox.errors import Permanent, SinkError, Transient, Unavailable, Unsent
 from outbox.message import Delivery, Result, Sent
 from outbox.sinks import BEHIND
 from outbox.sinks.kafka.murmur2 import hashed
 from outbox.sinks.kafka.records import Record, RecordBatch, RecordFormat, record_of
 
 _UNLIMITED = 2**31 - 1
+_MOST_FAULTS = 8
+"""When so many records failed alone, and none was taken meanwhile, it is not about them."""
+_MAYBE_BEHIND = Unsent(BEHIND.reason, uncertain=True)
 
 
 class MakeError(Protocol):
@@ -38,16 +42,23 @@ class PartitionQueue:
     batches: deque[RecordBatch] = field(default_factory=deque)
     searches: int = 0
     """How often its leader had to be looked for since it last took a batch."""
+    suspects: list[int] = field(default_factory=list)
+    """The rows that failed alone, by answers that tell nothing, since it last took a batch."""
 
 
 class Sending:
     """One send: its deliveries, what is queued of them, and their results."""
 
-    def __init__(self, deliveries: Sequence[Delivery], written: RecordFormat, *, turn: int = 0) -> None:
+    def __init__(
+        self, deliveries: Sequence[Delivery], written: RecordFormat, *, turn: int = 0, now: int = 0
+    ) -> None:
         self.deliveries = deliveries
+        self.now = now
+        """The time of the send, in milliseconds since 1970."""
         self.answered = False
         """Whether a broker said anything of them."""
         self._format = written
+        self._sent_at = None if written.occurred else now
         self._turn = turn
         self._queues: list[PartitionQueue] = []
         self._results: list[Result | None] = [None] * len(deliveries)
@@ -81,7 +92,7 @@ class Sending:
             if queue is None:
                 queue = queues[partition] = PartitionQueue(topic, partition)
             try:
-                record = record_of(delivery, self._format.cloudevents_source)
+                record = self._record_of(row, self._sent_at)
             except ValueError as error:
                 self._fail(row, Permanent(str(error)))
                 continue
@@ -94,50 +105,70 @@ class Sending:
         """Returns the batch to send next, without what is behind a failure by now; None if all is done."""
         while queue.batches:
             batch = queue.batches[0]
-            rows = list(self._not_behind(batch.rows)) if self._failed else batch.rows
+            rows = list(self._not_behind(batch.rows, maybe=batch.uncertain)) if self._failed else batch.rows
             if len(rows) == len(batch.rows):
                 return batch
             queue.batches.popleft()
             if rows:
-                queue.batches.appendleft(self._batch_of(rows))
+                queue.batches.appendleft(self._part_of(batch, rows))
         return None
 
     def taken(self, queue: PartitionQueue, offset: int) -> None:
         """Records that the broker has the first batch, from this offset on."""
         batch = queue.batches.popleft()
         queue.searches = 0
+        queue.suspects.clear()
         for row in batch.rows:
             self._results[row] = Sent(queue.partition, offset)
             offset += 1
 
-    def refused(self, queue: PartitionQueue, reason: str) -> None:
+    def refused(self, queue: PartitionQueue, failure: MakeError) -> None:
         """Halves the first batch, of which the broker took nothing for the sake of one of its records.
 
         A record that stands alone fails.
         """
         batch = queue.batches.popleft()
         if len(batch.rows) == 1:
-            self._fail(batch.rows[0], Permanent(reason, uncertain=batch.uncertain))
+            self._fail(batch.rows[0], failure(uncertain=batch.uncertain))
             return
         middle = len(batch.rows) // 2
         for rows in (batch.rows[middle:], batch.rows[:middle]):
-            half = self._batch_of(rows)
-            half.uncertain = batch.uncertain
-            queue.batches.appendleft(half)
+            queue.batches.appendleft(self._part_of(batch, rows))
+
+    def unclear(self, queue: PartitionQueue, reason: str) -> None:
+        """Has the first batch, which may be in the log or not, sent again whole; the next time halves it.
+
+        A record that stands alone fails. Where many do and nothing is taken, the partition is at fault.
+        """
+        batch = queue.batches[0]
+        batch.uncertain = True
+        if not batch.again:
+            batch.again = True
+            return
+        self.refused(queue, partial(Transient, reason))
+        if len(batch.rows) == 1:
+            queue.suspects += batch.rows
+            if len(queue.suspects) >= _MOST_FAULTS:
+                self.failed(queue, partial(Unavailable, reason, scope="part"))
+
+    def mistimed(self, queue: PartitionQueue, failure: MakeError) -> None:
+        """Has the first batch sent with the time of the send; where it had that, all that is queued fails."""
+        batch = queue.batches[0]
+        if batch.sent_at is None:
+            queue.batches[0] = self._part_of(batch, batch.rows, sent_at=self.now)
+        else:
+            self.failed(queue, failure)
 
     def failed(self, queue: PartitionQueue, failure: MakeError) -> None:
-        """Fails all that is queued: nothing more goes to this partition in this send."""
+        """Fails all that is queued, and what failed alone before: nothing more goes to this partition."""
+        for row in queue.suspects:
+            self._results[row] = _of_part(queue, failure(uncertain=True))
+        queue.suspects.clear()
         while queue.batches:
-            self.failed_first(queue, failure)
-
-    def failed_first(self, queue: PartitionQueue, failure: MakeError) -> None:
-        """Fails the first batch, which was not taken, or of which it is open whether it was."""
-        batch = queue.batches.popleft()
-        error = failure(uncertain=batch.under_way or batch.uncertain)
-        if isinstance(error, Unavailable) and error.scope == "part":
-            error.part = str(queue.partition)
-        for row in batch.rows:
-            self._fail(row, error)
+            batch = queue.batches.popleft()
+            error = _of_part(queue, failure(uncertain=batch.under_way or batch.uncertain))
+            for row in batch.rows:
+                self._fail(row, error)
 
     def give_up(self, rows: Iterable[int], failure: MakeError) -> None:
         """Fails deliveries that were not queued and will not be."""
@@ -148,22 +179,26 @@ class Sending:
     def finish(self, failure: MakeError) -> list[Result]:
         """Ends the send; returns all results, with this failure for whatever has none yet."""
         for queue in self._queues:
-            self.failed(queue, failure)
+            if queue.batches:
+                self.failed(queue, failure)
         self.give_up((row for row, result in enumerate(self._results) if result is None), failure)
         return [result for result in self._results if result is not None]
 
-    def _not_behind(self, rows: Iterable[int]) -> Iterator[int]:
-        """Gives the rows with no failure before them in their key; the others get their result."""
+    def _not_behind(self, rows: Iterable[int], *, maybe: bool = False) -> Iterator[int]:
+        """Gives the rows with no failure before them in their key; the others get their result.
+
+        `maybe` says that they may have arrived.
+        """
         failed = self._failed
         for row in rows:
             if failed and failed.get(self.deliveries[row].key_hash, row) < row:
-                self._results[row] = BEHIND
+                self._results[row] = _MAYBE_BEHIND if maybe else BEHIND
             else:
                 yield row
 
     def _start_batch(self, queue: PartitionQueue, row: int, record: Record) -> None:
         limit = self._format.max_batch_bytes
-        batch = RecordBatch(self._format.codec, limit)
+        batch = RecordBatch(self._format.codec, limit, self._sent_at)
         batch.append(row, record)
         if batch.size > limit and (size := len(batch.data)) > limit:
             reason = f"its record batch of {size} bytes is over OUTBOX_KAFKA_MAX_BATCH_BYTES={limit}"
@@ -171,11 +206,16 @@ class Sending:
         else:
             queue.batches.append(batch)
 
-    def _batch_of(self, rows: Iterable[int]) -> RecordBatch:
-        batch = RecordBatch(self._format.codec, _UNLIMITED)
+    def _part_of(self, batch: RecordBatch, rows: Iterable[int], *, sent_at: int | None = None) -> RecordBatch:
+        """Makes a batch of these rows of another one, of which the same is known."""
+        part = RecordBatch(self._format.codec, _UNLIMITED, batch.sent_at if sent_at is None else sent_at)
+        part.uncertain, part.again = batch.uncertain, batch.again
         for row in rows:
-            batch.append(row, record_of(self.deliveries[row], self._format.cloudevents_source))
-        return batch
+            part.append(row, self._record_of(row, part.sent_at))
+        return part
+
+    def _record_of(self, row: int, sent_at: int | None) -> Record:
+        return record_of(self.deliveries[row], self._format.cloudevents_source, sent_at)
 
     def _fail(self, row: int, error: SinkError) -> None:
         first = self._failed.setdefault(self.deliveries[row].key_hash, row)
@@ -184,3 +224,9 @@ class Sending:
         elif row < first:
             self._failed[self.deliveries[row].key_hash] = row
         self._results[row] = error
+
+
+def _of_part(queue: PartitionQueue, error: SinkError) -> SinkError:
+    if isinstance(error, Unavailable) and error.scope == "part":
+        error.part = str(queue.partition)
+    return error

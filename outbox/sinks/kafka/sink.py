@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,12 +18,14 @@ from aiokafka.codec import has_lz4, has_snappy, has_zstd
 from aiokafka.conn import collect_hosts
 from pydantic import SecretStr
 
+from outbox.clock import since_boot
 from outbox.distribution import install
 from outbox.errors import Scope, SettingsError, Unavailable
 from outbox.message import Delivery, Result
 from outbox.settings import KafkaSettings
-from outbox.sinks.kafka.cluster import Address, BrokerError, Cluster
+from outbox.sinks.kafka.cluster import Address, Cluster
 from outbox.sinks.kafka.dispatch import Dispatch, Troubles
+from outbox.sinks.kafka.link import BrokerError
 from outbox.sinks.kafka.records import CODECS, RecordFormat
 from outbox.sinks.kafka.sending import Sending
 from outbox.sinks.network import tls_context
@@ -34,11 +36,17 @@ _PATIENCE_SECONDS = 3.0
 
 
 class KafkaSink:
-    """Sends to the Kafka cluster of `settings`; each send takes at most `timeout` seconds."""
+    """Sends to the Kafka cluster of `settings`; each send takes at most `timeout` seconds.
 
-    def __init__(self, settings: KafkaSettings, *, timeout: float = 10.0) -> None:
+    `clock` is the time that records have, in seconds since 1970.
+    """
+
+    def __init__(
+        self, settings: KafkaSettings, *, timeout: float = 10.0, clock: Callable[[], float] = time.time
+    ) -> None:
         self._bootstrap = _addresses(settings.bootstrap_servers)
         self._timeout = timeout
+        self._clock = clock
         self._options = {
             "client_id": settings.client_id,
             # Longer than ours, so that it is always we who give up and take back what was written.
@@ -67,8 +75,9 @@ class KafkaSink:
         """Sends a batch; returns one result per delivery, in its order."""
         if self._cluster is None:
             raise Unavailable("not started")
-        sending = Sending(deliveries, self._format, turn=next(self._turns))
-        deadline = time.monotonic() + self._timeout
+        now = int(self._clock() * 1_000)
+        sending = Sending(deliveries, self._format, turn=next(self._turns), now=now)
+        deadline = since_boot() + self._timeout
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._timeout), asyncio.TaskGroup() as tasks:
                 Dispatch(self._cluster, sending, tasks, self._troubles, deadline).start()
@@ -104,6 +113,7 @@ def _format(settings: KafkaSettings) -> RecordFormat:
         codec=CODECS[settings.compression],
         max_batch_bytes=settings.max_batch_bytes,
         cloudevents_source=settings.client_id if settings.cloudevents else None,
+        occurred=settings.timestamp == "occurred",
     )
 
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hiredis import pack_command
-from redis.asyncio import Connection, ConnectionPool
+from redis.asyncio import Connection, ConnectionPool, SSLConnection
+from redis.asyncio.connection import parse_url
 from redis.exceptions import RedisError, ResponseError
 
 from outbox.errors import SettingsError, Unavailable, describe
@@ -122,6 +123,14 @@ class RedisSink:
             self._under_way.discard(transport)
 
 
+class _TlsConnection(SSLConnection):
+    """A connection that reads its files whenever it connects: a certificate may have been renewed."""
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        self.ssl_context.context = None
+        return super()._connection_arguments()
+
+
 async def _reply(connection: Connection) -> Any:
     try:
         return await connection.read_response(disable_decoding=True)
@@ -151,6 +160,9 @@ def _pool(settings: RedisSettings, timeout: float) -> ConnectionPool:
             "OUTBOX_REDIS_SSL_… is for TLS, and OUTBOX_REDIS_URL does not start with rediss://"
         )
     try:
-        return ConnectionPool.from_url(url, **options)
+        found = {**options, **parse_url(url)}
     except ValueError as error:
         raise SettingsError(f"OUTBOX_REDIS_URL: {error}") from None
+    if found.get("connection_class") is SSLConnection:
+        found["connection_class"] = _TlsConnection
+    return ConnectionPool(**found)

@@ -16,6 +16,7 @@ from outbox.errors import SinkError, Unavailable, Unsent
 from outbox.message import Result, Sent
 from outbox.settings import KafkaSettings
 from outbox.sinks.kafka import KafkaSink
+from outbox.sinks.kafka.cluster import Cluster
 from tests.support import servers
 from tests.support.deliveries import arrived, delivery, ids
 from tests.support.kafka import Topics
@@ -128,6 +129,23 @@ async def test_a_stalled_broker(stalling: Kafka) -> None:
 async def test_a_topic_that_the_broker_makes_on_demand(stalling: Kafka) -> None:
     async with sink_of(stalling) as sink:
         assert await is_sent(sink, [delivery("made.on.demand", "a"), delivery("made.on.demand", "b")])
+
+
+async def test_a_topic_that_no_message_goes_to_is_not_made_again(stalling: Kafka) -> None:
+    topics = Topics(stalling.url)
+    gone, other = await topics.create(), await topics.create()
+    async with sink_of(stalling) as sink:
+        assert await is_sent(sink, [delivery(gone), delivery(other)])
+        await topics.delete(gone)
+        assert sink._cluster is not None
+        await until(partial(is_forgotten, sink._cluster, gone))
+    assert await topics.names() >= {other}
+    assert gone not in await topics.names()
+
+
+async def is_forgotten(cluster: Cluster, topic: str) -> bool:
+    await cluster.look_again()
+    return topic not in cluster.leaders
 
 
 async def test_stop_is_bounded_before_a_stalled_broker(stalling: Kafka) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -16,7 +17,7 @@ from outbox.sinks.kafka import KafkaSink
 from tests.support.certificates import make_certificates
 from tests.support.deliveries import delivery
 from tests.support.kafka import Topics
-from tests.support.secured_kafka import PASSWORD, SecuredKafka
+from tests.support.secured_kafka import PASSWORD, SHORT_LOGIN_MS, SecuredKafka
 from tests.support.sinks import started
 
 
@@ -65,10 +66,41 @@ async def test_a_broker_that_a_stranger_vouches_for(secured: SecuredKafka, tmp_p
         await send_one(with_tls(secured, ssl_ca_file=make_certificates(tmp_path).ca), "t")
 
 
+async def test_certificates_that_are_renewed_are_read_again(secured: SecuredKafka, tmp_path: Path) -> None:
+    topic = await Topics(secured.url).create("allowed.renewed")
+    mine = make_certificates(tmp_path)  # by an authority that the broker does not know
+    settings = with_tls(secured, ssl_ca_file=mine.ca, ssl_cert_file=mine.client, ssl_key_file=mine.client_key)
+    sink = KafkaSink(settings)
+    with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        await sink.start()
+    renewed = secured.certificates
+    mine.client.write_bytes(renewed.client.read_bytes())  # which does not fit its key yet
+    with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        await sink.start()
+    mine.client_key.write_bytes(renewed.client_key.read_bytes())
+    mine.ca.write_bytes(renewed.ca.read_bytes())
+    async with started(sink):
+        assert isinstance((await sink.send([delivery(topic)]))[0], Sent)
+
+
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
 async def test_login(secured: SecuredKafka, mechanism: str) -> None:
     topic = await Topics(secured.url).create(f"allowed.{mechanism}")
     assert isinstance(await send_one(with_login(secured, mechanism), topic), Sent)
+
+
+async def test_logging_in_again_costs_no_uncertain_batch(secured: SecuredKafka) -> None:
+    topic = await Topics(secured.url).create("allowed.again", partitions=3)
+    links: set[int] = set()
+    async with started(KafkaSink(with_login(secured, "SCRAM-SHA-256"))) as sink:
+        began = monotonic()
+        while monotonic() - began < 3 * SHORT_LOGIN_MS / 1_000:
+            sends = (sink.send([delivery(topic, f"{pump}-{n}") for n in range(20)]) for pump in range(3))
+            for results in await asyncio.gather(*sends):
+                assert [result for result in results if not isinstance(result, Sent)] == []
+            assert sink._cluster is not None
+            links |= {id(link) for (_, purpose), link in sink._cluster._links.items() if purpose == "send"}
+    assert len(links) > 1
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256"])

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outbox.errors import Permanent, Unavailable, Unsent
+from outbox.errors import Permanent, Transient, Unavailable, Unsent
 from outbox.message import Delivery, Result, Sent
 from outbox.sinks.kafka.murmur2 import hashed
 from outbox.sinks.kafka.records import RecordFormat
@@ -115,7 +115,7 @@ class Log:
     def offer(self, sending: Sending, queue: PartitionQueue, rows: list[int]) -> None:
         batch = queue.batches[0]
         if self._bad & set(rows):
-            sending.refused(queue, "refused")
+            sending.refused(queue, partial(Permanent, "refused"))
             return
         match self._luck.randrange(10):
             case 0:
@@ -124,7 +124,10 @@ class Log:
                 batch.under_way = True
                 self.rows += rows if self._luck.random() < 0.5 else []
                 sending.failed(queue, DOWN)
-            case 2:  # a leader that steps down: the same batch comes again
+            case 2:
+                self.rows += rows if self._luck.random() < 0.5 else []
+                sending.unclear(queue, "who knows")
+            case 3:  # a leader that steps down: the same batch comes again
                 batch.uncertain = True
                 self.rows += rows if self._luck.random() < 0.5 else []
             case _:
@@ -165,9 +168,9 @@ def test_nothing_of_a_key_goes_out_past_a_failure(
                     assert partition is not None
                     assert offset is not None
                     assert logs[partition].rows[offset] == row
-                case Unsent():
+                case Unsent(uncertain=uncertain):
                     assert failed_before
-                    assert row not in arrived
+                    assert row not in arrived or uncertain
                 case error:
                     assert row not in arrived or error.uncertain
 
@@ -193,7 +196,7 @@ def test_a_refused_batch_is_halved_down_to_the_record_at_fault(bad: int) -> None
     while batch := sending.next_batch(queue):
         offers += 1
         if bad in batch.rows:
-            sending.refused(queue, "MESSAGE_TOO_LARGE")
+            sending.refused(queue, partial(Permanent, "MESSAGE_TOO_LARGE"))
         else:
             sending.taken(queue, len(log))
             log += batch.rows
@@ -203,3 +206,66 @@ def test_a_refused_batch_is_halved_down_to_the_record_at_fault(bad: int) -> None
     ]
     assert log == [index for index in range(10) if index != bad]
     assert offers <= 9
+
+
+def answered(
+    sending: Sending, queue: PartitionQueue, unclear: Callable[[list[int]], bool]
+) -> list[list[int]]:
+    """Answers all that is offered; returns the rows of each batch."""
+    offers: list[list[int]] = []
+    offset = 0
+    while batch := sending.next_batch(queue):
+        offers.append(batch.rows)
+        if unclear(batch.rows):
+            sending.unclear(queue, "UNKNOWN_SERVER_ERROR")
+        else:
+            sending.taken(queue, offset)
+            offset += len(batch.rows)
+    return offers
+
+
+@pytest.mark.parametrize("bad", [0, 4, 9])
+def test_an_answer_that_is_always_uncertain_charges_the_record_at_fault_after_the_batch_went_again_whole(
+    bad: int,
+) -> None:
+    sending = Sending([delivery("t", f"key-{index}") for index in range(10)], RecordFormat())
+    [queue] = sending.enqueue("t", range(10), [1])
+    offers = answered(sending, queue, lambda rows: bad in rows)
+    assert offers[:2] == [list(range(10))] * 2
+    assert len(offers) <= 10
+    results = sending.finish(LATE)
+    assert [type(result) for result in results] == [
+        Transient if index == bad else Sent for index in range(10)
+    ]
+    assert [result.uncertain for result in results if isinstance(result, Transient)] == [True]
+
+
+def test_a_partition_that_answers_nothing_else_is_at_fault_itself() -> None:
+    sending = Sending([delivery("t", f"key-{index}") for index in range(100)], RecordFormat())
+    [queue] = sending.enqueue("t", range(100), [1])
+    offers = answered(sending, queue, lambda _: True)
+    assert len(offers) < 30
+    for result in sending.finish(LATE):
+        assert isinstance(result, Unavailable)
+        assert (result.scope, result.part, result.uncertain) == ("part", "0", True)
+
+
+def test_what_has_no_answer_is_not_halved() -> None:
+    sending = Sending([delivery("t", f"key-{index}") for index in range(10)], RecordFormat())
+    [queue] = sending.enqueue("t", range(10), [1])
+    queue.batches[0].under_way = True
+    sending.failed(queue, DOWN)
+    assert queue.batches == deque()
+    assert {(type(result), str(result)) for result in sending.finish(LATE)} == {(Unavailable, "down")}
+
+
+def test_a_time_that_is_refused_is_replaced_once() -> None:
+    sending = Sending([delivery("t", "a")], RecordFormat(occurred=True), now=1_234)
+    [queue] = sending.enqueue("t", [0], [1])
+    batch = queue.batches[0]
+    sending.mistimed(queue, partial(Unavailable, "INVALID_TIMESTAMP", scope="destination"))
+    assert (batch.sent_at, queue.batches[0].sent_at) == (None, 1_234)
+    sending.mistimed(queue, partial(Unavailable, "INVALID_TIMESTAMP", scope="destination"))
+    [result] = sending.finish(LATE)
+    assert isinstance(result, Unavailable)
+    assert (result.scope, result.uncertain) == ("destination", False)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+import struct
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from aiokafka.record.util import calc_crc32c
 from confluent_kafka import Producer
 
-from outbox.errors import Permanent, SettingsError, Unavailable, Unsent
+from outbox.errors import Permanent, SettingsError, Transient, Unavailable, Unsent
 from outbox.message import Sent
 from outbox.settings import KafkaSettings
 from outbox.sinks.kafka import KafkaSink
-from outbox.sinks.kafka.records import record_of
+from outbox.sinks.kafka.records import Record, RecordBatch, record_of
 from tests.support.deliveries import arrived, delivery, ids
 from tests.support.kafka import Topics
 from tests.support.sinks import is_sent, started
@@ -31,6 +34,7 @@ async def test_a_consumer_sees_exact_bytes_keys_headers_times_and_places(
         delivery(topic, f"key-{number % 9}", payload=bytes([0, 255, number]), headers={"x": "ü"})
         for number in range(60)
     ]
+    began = int(time() * 1_000)
     results = await sink.send(rows)
     found = {(record.partition, record.offset): record for record in await kafka.read(topic)}
     assert len(found) == 60
@@ -39,8 +43,9 @@ async def test_a_consumer_sees_exact_bytes_keys_headers_times_and_places(
         assert result.partition is not None
         assert result.offset is not None
         record = found[result.partition, result.offset]
-        timestamp, key, value, headers = record_of(row, None)
-        assert (record.key, record.value, record.timestamp_ms) == (key, value, timestamp)
+        _, key, value, headers = record_of(row, None)
+        assert (record.key, record.value) == (key, value)
+        assert began <= record.timestamp_ms <= time() * 1_000
         assert record.headers == dict(headers)
 
 
@@ -159,13 +164,102 @@ async def test_a_record_without_a_key_in_a_compacted_topic(kafka: Topics, sink: 
     assert str(results[1]) == "INVALID_RECORD"
 
 
-async def test_a_time_that_the_topic_does_not_take(kafka: Topics, sink: KafkaSink) -> None:
-    topic = await kafka.create(message_timestamp_before_max_ms=3_600_000)
-    old = delivery(topic, "a", created_at=datetime(2020, 1, 1, tzinfo=UTC))
-    results = await sink.send([old, delivery(topic, "b")])
-    assert str(results[0]) == "INVALID_TIMESTAMP"
-    assert isinstance(results[0], Permanent)
-    assert isinstance(results[1], Sent)
+# Answers that tell nothing
+
+
+class Garbling(RecordBatch):
+    """A record batch that the broker cannot unpack if it has poison in it, which it calls an unknown error."""
+
+    poisoned = False
+
+    def append(self, row: int, record: Record) -> bool:
+        taken = super().append(row, record)
+        self.poisoned |= taken and record[2] == b"poison"
+        return taken
+
+    @property
+    def data(self) -> bytearray:
+        found = bytearray(super().data)
+        if self.poisoned:
+            found[61:71] = b"\xff" * 10  # the beginning of what is compressed
+            struct.pack_into(">I", found, 17, calc_crc32c(bytes(found[21:])))
+        return found
+
+
+@pytest.fixture
+async def garbling(kafka: Topics, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KafkaSink]:
+    monkeypatch.setattr("outbox.sinks.kafka.sending.RecordBatch", Garbling)
+    settings = KafkaSettings(bootstrap_servers=kafka.bootstrap, compression="gzip")
+    async with started(KafkaSink(settings)) as sink:
+        yield sink
+
+
+async def test_an_answer_that_is_always_uncertain_charges_one_record(
+    kafka: Topics, garbling: KafkaSink
+) -> None:
+    topic = await kafka.create()
+    rows = [delivery(topic, f"key-{number}") for number in range(20)]
+    rows[7] = rows[7]._replace(payload=b"poison")
+    results = await garbling.send(rows)
+    charged = results.pop(7)
+    assert isinstance(charged, Transient)
+    assert (str(charged), charged.uncertain) == ("UNKNOWN_SERVER_ERROR", True)
+    assert all(isinstance(result, Sent) for result in results)
+    assert arrived(await kafka.read(topic)) == ids(rows[:7] + rows[8:])
+
+
+async def test_a_partition_that_answers_nothing_else_is_down(kafka: Topics, garbling: KafkaSink) -> None:
+    topic = await kafka.create()
+    for result in await garbling.send([delivery(topic, f"k-{n}", payload=b"poison") for n in range(100)]):
+        assert isinstance(result, Unavailable)
+        assert (result.scope, result.part, result.uncertain) == ("part", "0", True)
+
+
+# Time
+
+
+HOUR = 3_600_000
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+async def test_a_databases_clock_that_is_wrong_parks_nothing(kafka: Topics, sink: KafkaSink) -> None:
+    topic = await kafka.create(message_timestamp_before_max_ms=HOUR, message_timestamp_after_max_ms=HOUR)
+    ahead = datetime.now(UTC) + timedelta(hours=2)
+    rows = [delivery(topic, "a", created_at=ahead), delivery(topic, "a", created_at=LONG_AGO)]
+    rows.append(delivery(topic, "b", headers={"occurred_at": "2999-01-01T00:00:00Z"}))
+    assert await is_sent(sink, rows)
+    assert all(abs(record.timestamp_ms - time() * 1_000) < HOUR for record in await kafka.read(topic))
+
+
+async def test_a_clock_of_ours_that_is_wrong_is_the_destinations_trouble(kafka: Topics) -> None:
+    strict = await kafka.create(message_timestamp_after_max_ms=HOUR)
+    good = await kafka.create(message_timestamp_after_max_ms=HOUR * 1_000)
+    settings = KafkaSettings(bootstrap_servers=kafka.bootstrap)
+    async with started(KafkaSink(settings, clock=lambda: time() + 2 * 3_600)) as sink:
+        result, behind, other = await sink.send(
+            [delivery(strict, "a"), delivery(strict, "a"), delivery(good)]
+        )
+    assert isinstance(result, Unavailable)
+    assert str(result).startswith("INVALID_TIMESTAMP: here it is 20")
+    assert (result.scope, result.uncertain) == ("destination", False)
+    assert isinstance(behind, Unsent)
+    assert isinstance(other, Sent)
+
+
+async def test_the_time_of_the_event_on_demand_and_that_of_the_send_where_the_topic_refuses_it(
+    kafka: Topics,
+) -> None:
+    free, strict = await kafka.create(), await kafka.create(message_timestamp_before_max_ms=HOUR)
+    settings = KafkaSettings(bootstrap_servers=kafka.bootstrap, timestamp="occurred")
+    async with started(KafkaSink(settings)) as sink:
+        rows = [
+            delivery(topic, "a", headers={"occurred_at": "2020-01-01T00:00:00Z"}) for topic in (free, strict)
+        ]
+        assert await is_sent(sink, rows)
+    assert [record.timestamp_ms for record in await kafka.read(free)] == [int(LONG_AGO.timestamp() * 1_000)]
+    (record,) = await kafka.read(strict)
+    assert abs(record.timestamp_ms - time() * 1_000) < HOUR
+    assert record.headers["occurred_at"] == b"2020-01-01T00:00:00Z"
 
 
 # Destinations at fault
