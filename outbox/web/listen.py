@@ -6,11 +6,13 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from outbox.errors import SettingsError
+from outbox.web.bounds import BACKLOG, HEAD_BYTES, BoundedProtocol
 
 
 @asynccontextmanager
@@ -22,7 +24,15 @@ async def listening(app: ASGIApp, host: str, port: int, *, variable: str) -> Asy
     with bound(host, port, variable) as listener:
         server = _Uvicorn(
             uvicorn.Config(
-                app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+                app,
+                http=partial(BoundedProtocol, {}),  # type: ignore[arg-type]  # called, never looked at
+                ws="none",
+                h11_max_incomplete_event_size=HEAD_BYTES,
+                backlog=BACKLOG,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=1,
             )
         )
         task = asyncio.create_task(server.serve(sockets=[listener]), name="outbox http")

@@ -168,7 +168,7 @@ async def test_a_record_without_a_key_in_a_compacted_topic(kafka: Topics, sink: 
 
 
 class Garbling(RecordBatch):
-    """A record batch that the broker cannot unpack if it has poison in it, which it calls an unknown error."""
+    """A record batch that the broker cannot unpack, if there is poison in it: an unknown error, it says."""
 
     poisoned = False
 
