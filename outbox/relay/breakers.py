@@ -12,6 +12,9 @@ from typing import Literal
 from outbox.observe import emit
 from outbox.policy import Backoff
 
+_MOST_OPEN = 64
+"""So many breakers of one sink at most, since each pump walks past what waits behind them."""
+
 
 class Breaker:
     """Keeps deliveries back from what is down, and lets one probe through now and then.
@@ -78,70 +81,96 @@ class Admission:
     """Nothing at all: the sink is down."""
     probing: bool = False
     """One delivery, to see whether the sink is back."""
-    without: tuple[str, ...] = ()
+    down: frozenset[str] = frozenset()
     """Nothing to these destinations."""
     probes: frozenset[str] = frozenset()
     """At most one delivery to each of these."""
 
+    @property
+    def probed(self) -> frozenset[str | None]:
+        """What the round probes; None stands for the whole sink."""
+        return self.probes | {None} if self.probing else self.probes
+
 
 class SinkBreakers:
-    """The breakers of one sink, shared by its pumps; None stands for the sink as a whole."""
+    """The breakers of one sink, shared by its pumps; None stands for the sink as a whole.
+
+    One ends with its reason: when something arrives, or when no pump has anything left to send there.
+    """
 
     def __init__(
         self,
         sink: str,
         backoff: Backoff,
         *,
+        pumps: int,
         clock: Callable[[], float] = monotonic,
         jitter: Callable[[], float] = random,
     ) -> None:
         self._sink = sink
         self._backoff = backoff
+        self._pumps = pumps
         self._clock = clock
         self._jitter = jitter
         self._breakers: dict[str | None, Breaker] = {}
-        self.closings = 0
-        """Grows when a destination is back: what was left out meanwhile must be looked for again."""
+        self._idle: dict[str | None, set[int]] = {}
+        """The pumps that had nothing to send since the breaker opened."""
 
     @property
     def open(self) -> frozenset[str | None]:
         """The destinations that are kept back from now; None stands for the whole sink."""
         return frozenset(self._breakers)
 
+    def may_open(self, destination: str | None, others: int) -> bool:
+        """Whether there is a breaker for it beside so many others that open now: their number is bounded."""
+        known = destination is None or destination in self._breakers
+        return known or len(self._breakers) + others < _MOST_OPEN
+
     @contextmanager
-    def admission(self) -> Iterator[Admission]:
-        """Gives what the round in this block may send.
+    def admission(self, pump: int) -> Iterator[Admission]:
+        """Gives what the round of a pump in this block may send.
 
         A probe that the round leaves unanswered goes to the next one.
         """
-        granted = self._admit(self._clock())
+        granted = self._admit(pump, self._clock())
         try:
             yield granted
         finally:
-            for name in (*granted.probes, *([None] if granted.probing else [])):
+            for name in granted.probed:
                 if breaker := self._breakers.get(name):
                     breaker.forfeit(self._clock())
 
-    def _admit(self, now: float) -> Admission:
-        whole = self._breakers.get(None)
-        verdict = whole.admit(now) if whole else "pass"
-        if verdict == "refuse":
+    def _admit(self, pump: int, now: float) -> Admission:
+        said = {name: self._ask(name, pump, now) for name in self._breakers}
+        whole = said.pop(None, "pass")
+        if whole == "refuse":
             return Admission(refused=True)
-        verdicts = {name: breaker.admit(now) for name, breaker in self._breakers.items() if name is not None}
         return Admission(
-            probing=verdict == "probe",
-            without=tuple(name for name, said in verdicts.items() if said == "refuse"),
-            probes=frozenset(name for name, said in verdicts.items() if said == "probe"),
+            probing=whole == "probe",
+            down=frozenset(name for name, answer in said.items() if name and answer == "refuse"),
+            probes=frozenset(name for name, answer in said.items() if name and answer == "probe"),
         )
+
+    def _ask(self, name: str | None, pump: int, now: float) -> Literal["pass", "probe", "refuse"]:
+        # Who had nothing to send leaves the probe to the others.
+        return "refuse" if pump in self._idle[name] else self._breakers[name].admit(now)
 
     def trip(self, destination: str | None, reason: str) -> None:
         """Opens the breaker of a destination, or of the sink (None), for a while."""
         breaker = self._breakers.setdefault(destination, Breaker(self._backoff))
         if wait := breaker.trip(self._clock(), self._jitter()):
+            self._idle[destination] = set()
             emit("breaker.opened", sink=self._sink, destination=destination, reason=reason, wait=wait)
 
-    def close(self, destination: str | None) -> None:
+    def close(self, destination: str | None, reason: str = "it is back") -> None:
         """Closes the breaker of a destination, or of the sink (None)."""
         if self._breakers.pop(destination, None):
-            self.closings += destination is not None
-            emit("breaker.closed", sink=self._sink, destination=destination)
+            del self._idle[destination]
+            emit("breaker.closed", sink=self._sink, destination=destination, reason=reason)
+
+    def found_nothing(self, destination: str | None, pump: int) -> None:
+        """Takes note that a pump has nothing left to send there; where none has, the breaker ends."""
+        if destination in self._breakers:
+            self._idle[destination].add(pump)
+            if len(self._idle[destination]) >= self._pumps:
+                self.close(destination, "nothing is left to send there")

@@ -79,31 +79,48 @@ BURY = """
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """A lane that this relay owns, from when it took it until it gives it up."""
+    """A lane that this relay owns, from when it took it until it gives it up, with where it stands in it."""
 
     number: int
     epoch: int
     floor: int = 0
-    """Nothing with an id up to here is left to find in line."""
-    candidate: tuple[int, int] | None = None
-    """Where the floor may go, once every transaction before this xid is over."""
+    """Nothing with an id up to here is left to find in the shared line."""
+    own: dict[str, int] = field(default_factory=dict)
+    """The floors of the lines that destinations have of their own."""
 
-    def advance(self, reach: int, xmin: int, next_xid: int) -> None:
-        """Moves the floor after a round that saw all there was to see in line up to id `reach`.
+    def separate(self, names: Iterable[str]) -> None:
+        """Gives destinations lines of their own where they have none: from where the shared one stands."""
+        for name in names:
+            self.own.setdefault(name, self.floor)
 
-        An id is drawn before its row is visible, so the floor does not follow at once: it waits until
-        every transaction is over that could have drawn an id up to there, and until a later round
-        has seen what they left.
-        """
-        if self.candidate and xmin >= self.candidate[1]:
-            self.floor = max(self.floor, min(self.candidate[0], reach))
-            self.candidate = None
-        if self.candidate is None and reach > self.floor:
-            self.candidate = reach, next_xid
+    def unite(self, name: str) -> None:
+        """Takes a destination's own line back into the shared one."""
+        self.floor = min(self.floor, self.own.pop(name, self.floor))
 
-    def rewind(self, released: int) -> None:
-        """Takes the floor back to before the id `released`, whose hold is over, for its followers."""
-        self.floor = min(self.floor, released - 1)
+    def advance(self, line: str | None, reach: int) -> bool:
+        """Moves a line's floor on to an id; never back. Returns whether it moved."""
+        moves = reach > self._floor(line)
+        if moves:
+            self._set(line, reach)
+        return moves
+
+    def rewind(self, line: str | None, to: int) -> None:
+        """Takes a line's floor back to an id; never on."""
+        self._set(line, min(self._floor(line), to))
+
+    def forget(self) -> None:
+        """Takes all floors back to the beginning."""
+        self.floor = 0
+        self.own = dict.fromkeys(self.own, 0)
+
+    def _floor(self, line: str | None) -> int:
+        return self.floor if line is None else self.own[line]
+
+    def _set(self, line: str | None, floor: int) -> None:
+        if line is None:
+            self.floor = floor
+        else:
+            self.own[line] = floor
 
 
 @dataclass(slots=True)

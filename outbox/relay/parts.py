@@ -44,5 +44,5 @@ class Parts:
 
 def _serve(name: str, settings: Settings, lanes: Lanes) -> ServedSink:
     own = settings.sink(name)
-    breakers = SinkBreakers(name, own.policy.breaker)
+    breakers = SinkBreakers(name, own.policy.breaker, pumps=settings.pumps)
     return ServedSink(name, load(name, settings), own, lanes.of(name), breakers)

@@ -19,17 +19,16 @@ from outbox.observe import emit
 from outbox.relay.breakers import Admission, SinkBreakers
 from outbox.relay.isolate import send_isolated
 from outbox.relay.lanes import Lane, SinkLanes
+from outbox.relay.lines import PROBE_ROWS, Lines, nothing_for
+from outbox.relay.look_back import LookBack
 from outbox.relay.progress import Progress
 from outbox.relay.store import Fetched, Position, Request, Store
 from outbox.relay.supervise import Trouble
-from outbox.relay.verdict import Failure, Verdict, highest_in_line, judge, sort_out
+from outbox.relay.verdict import Failure, Verdict, judge, sort_out
 from outbox.relay.waiting import wait_for
 from outbox.relay.wake import Wake
 from outbox.settings import Settings, SinkSettings
 from outbox.sinks import Sink
-
-_LOOK_BACK_SECONDS = 60.0
-"""How often the floors are forgotten, for whatever was changed by hand."""
 
 _JITTER = iter(random, None)
 
@@ -56,11 +55,9 @@ class Pump:
         """What is wrong with it, if anything."""
         self._settings = settings
         self._policy = served.settings.policy
-        self._last_id = 0
-        self._turn = 0
-        self._closings = 0
+        self._lines = Lines(settings.batch_size)
+        self._look_back = LookBack()
         self._holds_ended = 0
-        self._looked_back = monotonic()
         self._unsettled: list[tuple[Delivery, Sent]] = []
 
     async def run(self, store: Store, ending: asyncio.Event) -> None:
@@ -68,38 +65,44 @@ class Pump:
 
         What the sink has and the database could not be told is told first on the next connection.
         """
-        self._last_id = 0
+        self._lines.reconnect()
         await self._deliver(store)
         wake = Wake(self._settings.poll_shortest_seconds, self._settings.poll_interval_seconds)
         while not ending.is_set():
-            rows, full = await self.round(store)
+            rows, more = await self.round(store)
             self.trouble.end()
-            await _pause(ending, wake.after(rows, full=full))
+            await _pause(ending, wake.after(rows, more=more))
 
     def forget_unsettled(self) -> None:
         """Forgets what was sent and not settled, since its ids may be given anew: it is sent again."""
         self._unsettled = []
 
     async def round(self, store: Store) -> tuple[int, bool]:
-        """Fetches, sends and settles once; returns how many were settled, and whether more may be there."""
+        """Fetches, sends and settles once; returns how many were settled, and whether the next finds more."""
         served = self._served
         with (
-            served.breakers.admission() as admission,
+            served.breakers.admission(self.number) as admission,
             served.lanes.at_work(self.number, self._settings.pumps) as lanes,
         ):
+            if not lanes:
+                self._found_nothing(admission.probed)
             if admission.refused or not lanes:
                 return 0, False
             began = monotonic()
-            self._rotate(lanes)
-            batch = await self._fetch(store, lanes, admission)
+            request = self.request(lanes, admission)
+            batch = await self._fetch(store, lanes, request)
+            self._found_nothing(nothing_for(admission.probed, request.walks, batch))
             if batch.deliveries and not self._may_send(lanes):
                 for delivery in batch.deliveries[:2]:
                     served.progress.tried(delivery.id, "the lease would end before a send is over")
                 return 0, False
             verdict = await self._send(batch, admission)
             await self._settle(store, lanes, verdict, began)
-            self._advance(lanes, batch, verdict)
-            return verdict.settled, batch.full
+            went_on = self._lines.advance(
+                lanes, request.walks, batch, left=verdict.left, released=verdict.released()
+            )
+            await self._look_back.step(store, lanes, self._lines.apart)
+            return verdict.settled, went_on or (batch.cut and verdict.settled > 0)
 
     def _may_send(self, lanes: Sequence[Lane]) -> bool:
         """True if no other relay owns any of these lanes, nor will before the send is over."""
@@ -107,44 +110,39 @@ class Pump:
         late = self._served.settings.send_timeout_seconds > mine.countdown()()
         return not late and all(mine.owned.get(lane.number) is lane for lane in lanes)
 
-    def _rotate(self, lanes: list[Lane]) -> None:
-        self._turn += 1
-        first = self._turn % len(lanes)
-        lanes[:] = lanes[first:] + lanes[:first]
-        if (
-            self._closings != self._served.breakers.closings
-            or monotonic() > self._looked_back + _LOOK_BACK_SECONDS
-        ):
-            self._closings = self._served.breakers.closings
-            self._looked_back = monotonic()
-            for lane in lanes:
-                lane.floor = 0
+    def _found_nothing(self, probed: Iterable[str | None]) -> None:
+        for name in probed:
+            self._served.breakers.found_nothing(name, self.number)
 
     def request(self, lanes: Sequence[Lane], admission: Admission) -> Request:
         """Returns what a round asks the store for."""
-        # The floor passes what is left out for an open breaker, so a probe looks from the beginning.
+        lines = self._lines
+        lines.separate((*admission.down, *admission.probes))
         return Request(
-            positions=[
-                Position(lane.number, lane.epoch, 0 if admission.probes else lane.floor) for lane in lanes
-            ],
-            rows=1 if admission.probing else self._settings.batch_size,
+            walks=lines.walks(lanes, down=admission.down, probes=admission.probes),
+            rows=PROBE_ROWS if admission.probing else lines.rows,
             budget=self._settings.batch_bytes,
-            without=admission.without,
+            depth=lines.depth,
+            apart=lines.apart,
             holds_ended=self._holds_ended,
         )
 
-    async def _fetch(self, store: Store, lanes: Sequence[Lane], admission: Admission) -> Fetched:
-        batch = await store.fetch(self.request(lanes, admission))
-        if batch.snapshot.holds_ended != self._holds_ended:
+    async def _fetch(self, store: Store, lanes: Sequence[Lane], request: Request) -> Fetched:
+        batch = await store.fetch(request)
+        if batch.snapshot.holds_ended != self._holds_ended or any(
+            walk.floor > batch.snapshot.last_id for walk in request.walks
+        ):
             self._holds_ended = batch.snapshot.holds_ended
             for lane in lanes:
-                lane.floor = 0
+                lane.forget()
         size = sum(delivery.size for delivery in batch.deliveries)
         emit("pump.fetched", sink=self._served.name, pump=self.number, rows=len(batch.deliveries), bytes=size)
         return batch
 
     async def _send(self, fetched: Fetched, admission: Admission) -> Verdict:
-        outgoing = sort_out(fetched.deliveries, probes=admission.probes, flaws=fetched.flaws)
+        outgoing = sort_out(
+            fetched.deliveries, probing=admission.probing, probes=admission.probes, flaws=fetched.flaws
+        )
         if not outgoing.send:
             return judge(outgoing, (), self._policy, _JITTER)
         served = self._served
@@ -154,7 +152,7 @@ class Pump:
             served.lanes.countdown(),
             patience=served.settings.send_timeout_seconds,
         )
-        verdict = judge(outgoing, results, self._policy, _JITTER)
+        verdict = judge(outgoing, results, self._policy, _JITTER, served.breakers.may_open)
         emit(
             "pump.sent",
             sink=served.name,
@@ -174,7 +172,7 @@ class Pump:
         emit("pump.settling", sink=served.name, pump=self.number, rows=rows)
         self._unsettled = verdict.sent
         delivered, oldest = await self._deliver(store)
-        positions = [Position(lane.number, lane.epoch, lane.floor) for lane in lanes]
+        positions = [Position(lane.number, lane.epoch) for lane in lanes]
         if verdict.failures:
             served.progress.failed(verdict.failures)
             recorded = await store.fail(positions, verdict.failures)
@@ -211,24 +209,6 @@ class Pump:
                 breakers.close(destination)
         for destination, reason in verdict.down.items():
             breakers.trip(destination, reason)
-
-    def _advance(self, lanes: Sequence[Lane], batch: Fetched, verdict: Verdict) -> None:
-        highest = highest_in_line(batch.deliveries)
-        snapshot = batch.snapshot
-        for lane in lanes:
-            reach = self._last_id
-            if batch.full:
-                if lane.number not in highest:
-                    continue  # The batch was cut before its turn.
-                reach = min(reach, highest[lane.number])
-            if lane.number in verdict.left:
-                reach = min(reach, verdict.left[lane.number] - 1)
-            lane.advance(reach, snapshot.xmin, snapshot.next_xid)
-        self._last_id = snapshot.last_id
-        # Where a hold ended, its followers are behind the floor.
-        mine = {lane.number: lane for lane in lanes}
-        for delivery in verdict.released():
-            mine[delivery.lane].rewind(delivery.id)
 
     def _tell_failures(self, failures: Iterable[Failure]) -> None:
         for failure in failures:

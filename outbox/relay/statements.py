@@ -110,7 +110,15 @@ _HELD = """EXISTS (
                     WHERE head.sink = q.sink AND head.lane = q.lane
                       AND head.key_hash = q.key_hash AND head.blocks AND head.id < q.id
                     OFFSET 0)"""
-_LEFT_OUT = "q.destination_hash = ANY (ARRAY(SELECT hashtextextended(d, 0) FROM unnest($6::text[]) AS d))"
+
+
+def _hashes(destinations: str) -> str:
+    return f"ARRAY(SELECT hashtextextended(d, 0) FROM unnest({destinations}::text[]) AS d)"
+
+
+# Of the line that is walked: a destination's own, or what all without one share.
+_IN_LINE = f"""(q.destination_hash = walk.destination_hash
+                   OR walk.destination_hash IS NULL AND q.destination_hash <> ALL ({_hashes("$8")}))"""
 
 
 def _fetch(flaw: str, columns: Mapping[str, str]) -> str:
@@ -119,49 +127,84 @@ def _fetch(flaw: str, columns: Mapping[str, str]) -> str:
     FROM (SELECT {_columns(Snapshot._fields, _SNAPSHOT)} FROM pg_current_snapshot() AS now) AS snapshot
     LEFT JOIN LATERAL (
         SELECT {_columns(Delivery._fields, {**_QUEUED, **columns})},
-               CASE WHEN written.id IS NULL THEN '{GONE}' ELSE written.flaw END AS flaw
+               CASE WHEN written.id IS NULL AND NOT cut.stop THEN '{GONE}' ELSE written.flaw END AS flaw,
+               cut.number - 1, cut.stop
         FROM (
-            SELECT due.*, sum(due.bytes) OVER (ROWS UNBOUNDED PRECEDING) AS running
-            FROM unnest($2::smallint[], $3::bigint[]) AS owned (lane, floor)
+            SELECT due.*, walk.number, sum(due.bytes) OVER (ROWS UNBOUNDED PRECEDING) AS running
+            FROM unnest($2::smallint[], $3::text[], $4::bigint[], $5::integer[])
+                WITH ORDINALITY AS asked (lane, line, floor, most, number)
             CROSS JOIN LATERAL (
-                SELECT CASE WHEN snapshot.holds_ended = $7 THEN owned.floor ELSE 0 END AS id
-            ) AS floor
+                SELECT asked.lane, asked.most, asked.number, hashtextextended(line, 0) AS destination_hash,
+                       CASE WHEN snapshot.holds_ended = $9 AND snapshot.last_id >= asked.floor
+                           THEN asked.floor ELSE 0 END AS floor
+            ) AS walk
             CROSS JOIN LATERAL (
-                (SELECT q.* FROM {{schema}}outbox_queue q
-                 WHERE q.sink = $1 AND q.lane = owned.lane AND q.due_at <= now()
-                   AND (q.blocks OR q.id <= floor.id) AND NOT {_LEFT_OUT} AND NOT {_HELD}
-                 ORDER BY q.due_at, q.id LIMIT $4)
+                (SELECT q.*, false AS stop FROM {{schema}}outbox_queue q
+                 WHERE q.sink = $1 AND q.lane = walk.lane AND q.due_at <= now()
+                   AND (q.blocks OR q.id <= walk.floor) AND {_IN_LINE} AND NOT {_HELD}
+                 ORDER BY q.due_at, q.id LIMIT least(walk.most, $11))
                 UNION ALL
-                (SELECT q.* FROM {{schema}}outbox_queue q
-                 WHERE q.sink = $1 AND q.lane = owned.lane AND q.id > floor.id
-                   AND q.parked_at IS NULL
-                   AND (q.due_at IS NULL OR (q.due_at <= now() AND NOT q.blocks))
-                   AND NOT {_LEFT_OUT} AND NOT {_HELD}
-                 ORDER BY q.id LIMIT $4)
+                (SELECT q.*, false FROM (
+                     SELECT * FROM {{schema}}outbox_queue q
+                     WHERE q.sink = $1 AND q.lane = walk.lane AND q.id > walk.floor
+                     ORDER BY q.id LIMIT $10
+                 ) AS q
+                 WHERE q.parked_at IS NULL AND (q.due_at IS NULL OR (q.due_at <= now() AND NOT q.blocks))
+                   AND {_IN_LINE} AND NOT {_HELD}
+                 ORDER BY q.id LIMIT walk.most)
+                UNION ALL
+                (SELECT q.*, true FROM {{schema}}outbox_queue q
+                 WHERE q.sink = $1 AND q.lane = walk.lane AND q.id > walk.floor
+                 ORDER BY q.id OFFSET $10 - 1 LIMIT 1)
             ) AS due
-            LIMIT $4
+            LIMIT $6
         ) AS cut
         LEFT JOIN LATERAL (
-            SELECT o.*, {flaw} AS flaw FROM {{schema}}outbox o WHERE o.id = cut.id OFFSET 0
+            SELECT o.*, {flaw} AS flaw FROM {{schema}}outbox o
+            WHERE o.id = cut.id AND NOT cut.stop OFFSET 0
         ) AS written ON true
-        WHERE cut.running - cut.bytes < $5
+        WHERE cut.running - cut.bytes < $7
     ) AS delivery ON true
 """
 
 
 FETCH = _fetch(_FLAW, _READ)
-"""Deliveries that may go out now, of the lanes given, each lane from its floor; and their snapshot.
+"""Deliveries that may go out now, of the lines given, each from its floor; and their snapshot.
 
-Retries that are due come first within a lane, with the scheduled deliveries that the floor has passed; one
-whose time comes before takes its place in line, behind what is not sent yet. A delivery is held while an
-earlier one of its key blocks. Bytes are summed before any payload is read. Floors count only if nobody else
-has ended a hold since: what waited for it is below them.
+Retries that are due come first within a line, with the scheduled deliveries that the floor has passed, up to
+a share; a scheduled one whose time comes before takes its place in line, behind what is not sent yet. A
+delivery is held while an earlier one of its key blocks. Bytes are summed before any payload is read. Floors
+count only if nobody else has ended a hold since, since what waited for it is below them, and while ids rise.
+
+Of a line only so many rows of its lane are looked at. Where there may be more, a row that is no delivery
+(`stop`) says how far that was.
 
 Of a delivery with a flaw, whose reason is given beside it, nothing of what was written is read.
 """
 
 OUTLINE = _fetch("NULL::text", _UNREAD)
 """The same as `FETCH` without anything that was written, for when that cannot be read."""
+
+LOOK_BACK = f"""
+    SELECT asked.lane, seen.last_id, seen.first_found
+    FROM unnest($2::smallint[], $3::bigint[], $4::bigint[]) AS asked (lane, after, floor)
+    CROSS JOIN LATERAL (
+        SELECT max(q.id) AS last_id,
+               min(q.id) FILTER (
+                   WHERE q.due_at IS NULL AND q.parked_at IS NULL
+                     AND q.destination_hash <> ALL ({_hashes("$5")}) AND NOT {_HELD}
+               ) AS first_found
+        FROM (
+            SELECT * FROM {{schema}}outbox_queue q
+            WHERE q.sink = $1 AND q.lane = asked.lane AND q.id > asked.after AND q.id <= asked.floor
+            ORDER BY q.id LIMIT $6
+        ) AS q
+    ) AS seen
+"""
+"""What could go out in the shared line but is below the floor, since somebody changed it by hand.
+
+Of each lane some rows are looked at, between two ids; null where none is left.
+"""
 
 DELIVER = """
     WITH done AS (

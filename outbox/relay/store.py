@@ -24,6 +24,7 @@ from outbox.relay.statements import (
     FAIL,
     FETCH,
     GONE,
+    LOOK_BACK,
     MARK_UNCERTAIN,
     OUTLINE,
     Snapshot,
@@ -66,53 +67,89 @@ _PLANNER = {
     "work_mem": "4096",
 }
 _FLAW = len(Delivery._fields)
-"""Where in a fetched row its flaw is; the snapshot's columns follow."""
+"""Where in a fetched row its flaw is; beside it stand the number of its walk and whether it is a stop."""
+_SNAPSHOT = _FLAW + 3
+_SIZE = Delivery._fields.index("size")
 
 UNREADABLE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError, ArithmeticError, ValueError)
 """What a fetch raises where the values of a row cannot be sent by the server, or not be had in Python."""
 
 
 class Position(NamedTuple):
-    """Where a pump stands in one lane it owns."""
+    """A lane that a pump owns, as it took it."""
 
     lane: int
     epoch: int
+
+
+class Walk(NamedTuple):
+    """A line of a lane, to be read from its floor."""
+
+    lane: int
+    line: str | None
+    """The destination whose own it is; None: the shared one."""
     floor: int
-    """Nothing with an id up to here is left to find in line."""
+    """Nothing with an id up to here is left to find in it."""
+    most: int
+    """At most so many deliveries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """What a pump asks for in one fetch."""
 
-    positions: Sequence[Position]
+    walks: Sequence[Walk]
     """Served in this order."""
     rows: int
     """At most so many deliveries."""
     budget: int
     """At most about so many bytes, but at least one delivery."""
-    without: Sequence[str] = ()
-    """Destinations to leave out."""
+    depth: int
+    """How many rows of its lane each walk looks at."""
+    apart: Sequence[str] = ()
+    """Destinations that are not in the shared line."""
     holds_ended: int = 0
     """As last seen. Unless the snapshot has the same, all floors are taken for zero."""
 
+    @property
+    def deferred(self) -> int:
+        """How many deliveries that waited for their time each walk may bring: a fair share."""
+        return max(1, self.rows // max(1, len(self.walks)))
+
     def values(self, sink: str) -> tuple[Any, ...]:
         """Returns the parameters of the statement `FETCH`."""
-        lanes = [position.lane for position in self.positions]
-        floors = [position.floor for position in self.positions]
-        return sink, lanes, floors, self.rows, self.budget, list(self.without), self.holds_ended
+        lanes, lines, floors, most = (
+            map(list, zip(*self.walks, strict=True)) if self.walks else ([], [], [], [])
+        )
+        return (
+            sink,
+            lanes,
+            lines,
+            floors,
+            most,
+            self.rows,
+            self.budget,
+            list(self.apart),
+            self.holds_ended,
+            self.depth,
+            self.deferred,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What one fetch brought, in id order within each lane's line."""
+    """What one fetch brought, in id order within each line."""
 
     snapshot: Snapshot
     deliveries: list[Delivery]
+    numbers: list[int]
+    """Of each delivery, its walk by its place in the request."""
     flaws: dict[int, Flaw]
     """By id: the deliveries that cannot be sent, of which nothing was read."""
-    full: bool
-    """Whether it was cut by the number of rows or bytes, so that more may be there."""
+    stops: dict[int, int]
+    """By walk: up to which id it looked, where more may be behind that."""
+    cut: bool
+    """Whether it was cut by the number of rows or bytes, so that walks may have been left out."""
 
 
 def _retry_by(failure: Failure) -> datetime | None:
@@ -126,22 +163,28 @@ def _retry_by(failure: Failure) -> datetime | None:
 
 
 def _fetched(records: Sequence[Any], request: Request) -> Fetched:
-    snapshot = Snapshot(*records[0][_FLAW + 1 :])
-    deliveries = [Delivery._make(record[:_FLAW]) for record in records if record[0] is not None]
-    flaws = {
-        record[0]: Flaw(record[_FLAW], holds=record[_FLAW] != GONE)
-        for record in records
-        if record[_FLAW] is not None
-    }
-    full = len(deliveries) >= request.rows or sum(d.size for d in deliveries) >= request.budget
-    return Fetched(snapshot, deliveries, flaws, full)
+    snapshot = Snapshot(*records[0][_SNAPSHOT:])
+    records = [record for record in records if record[0] is not None]
+    found = [record for record in records if not record[_FLAW + 2]]
+    return Fetched(
+        snapshot=snapshot,
+        deliveries=[Delivery._make(record[:_FLAW]) for record in found],
+        numbers=[record[_FLAW + 1] for record in found],
+        flaws={
+            record[0]: Flaw(record[_FLAW], holds=record[_FLAW] != GONE)
+            for record in found
+            if record[_FLAW] is not None
+        },
+        stops={record[_FLAW + 1]: record[0] for record in records if record[_FLAW + 2]},
+        cut=len(records) >= request.rows or sum(record[_SIZE] for record in records) >= request.budget,
+    )
 
 
-def _unreadable(records: Sequence[Any], reason: str) -> Fetched:
+def _unreadable(records: Sequence[Any], request: Request, reason: str) -> Fetched:
     """Returns a fetch of one row, which cannot be read for this reason."""
-    fetched = _fetched(records, Request(positions=(), rows=1, budget=1))
+    fetched = _fetched(records, request)
     flaws = {delivery.id: Flaw(f"it cannot be read: {reason}") for delivery in fetched.deliveries}
-    return replace(fetched, flaws=flaws | fetched.flaws, full=True)
+    return replace(fetched, flaws=flaws | fetched.flaws)
 
 
 @asynccontextmanager
@@ -184,8 +227,16 @@ class Store:
         except UNREADABLE as error:
             if request.rows > 1:
                 return await self.fetch(replace(request, rows=request.rows // 2))
-            return _unreadable(await self.run(OUTLINE, *request.values(self._sink)), describe(error))
+            records = await self.run(OUTLINE, *request.values(self._sink))
+            return _unreadable(records, request, describe(error))
         return _fetched(records, request)
+
+    async def look_back(
+        self, walks: Sequence[Walk], after: Sequence[int], apart: Sequence[str], *, depth: int
+    ) -> list[Any]:
+        """Returns of each lane how far `depth` rows go, and what of them is below its floor by mistake."""
+        lanes, floors = [walk.lane for walk in walks], [walk.floor for walk in walks]
+        return await self.run(LOOK_BACK, self._sink, lanes, after, floors, list(apart), depth)
 
     async def deliver(self, sent: Sequence[tuple[Delivery, Sent]]) -> tuple[int, float]:
         """Records what the sink has.

@@ -5,7 +5,7 @@ Pure: no clock, no randomness and no I/O of its own.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import NamedTuple, assert_never
@@ -112,12 +112,17 @@ class Outgoing(NamedTuple):
 
 
 def sort_out(
-    fetched: Iterable[Delivery], *, probes: Collection[str] = (), flaws: Mapping[int, Flaw] | None = None
+    fetched: Iterable[Delivery],
+    *,
+    probing: bool = False,
+    probes: Collection[str] = (),
+    flaws: Mapping[int, Flaw] | None = None,
 ) -> Outgoing:
     """Returns what to send of a batch, in whatever order its lanes and the retries among them came.
 
-    To each destination in `probes` goes the first delivery only. What may have arrived is sent though it
-    is too late: its key must not go on before that is known. `flaws` are by the id of their delivery.
+    The first delivery only where the sink is probed (`probing`), and to each destination in `probes`. What
+    may have arrived is sent though it is too late: its key must not go on before that is known. `flaws` are
+    by the id of their delivery.
     """
     batch = sorted(fetched, key=_BY_ID)
     outgoing = Outgoing([], [], [], [])
@@ -128,6 +133,9 @@ def sort_out(
         batch = [d for d in batch if not d.expired or d.uncertain]
     if probes:
         batch = _one_each(batch, probes, outgoing)
+    if probing:
+        outgoing.left.extend(batch[1:])
+        batch = batch[:1]
     return outgoing._replace(send=batch)
 
 
@@ -165,8 +173,8 @@ class Verdict:
     expired: list[Delivery] = field(default_factory=list)
     uncertain: list[Delivery] = field(default_factory=list)
     """Left as they are, but they may have arrived."""
-    left: dict[int, int] = field(default_factory=dict)
-    """The lowest id left in line, by lane."""
+    left: list[Delivery] = field(default_factory=list)
+    """Left in line."""
     down: dict[str | None, str] = field(default_factory=dict)
     """What cannot be reached, and why; None is the sink."""
 
@@ -182,10 +190,17 @@ class Verdict:
         return (delivery for delivery in gone if delivery.head)
 
 
-def judge(outgoing: Outgoing, results: Sequence[Result], policy: Policy, jitter: Iterator[float]) -> Verdict:
+def judge(
+    outgoing: Outgoing,
+    results: Sequence[Result],
+    policy: Policy,
+    jitter: Iterator[float],
+    may_open: Callable[[str | None, int], bool] = lambda _destination, _others: True,
+) -> Verdict:
     """Returns what became of a batch, by one result for each delivery that was to be sent.
 
-    Only the first failure of a key says something; what follows it stays behind it.
+    Only the first failure of a key says something; what follows it stays behind it. Where a destination is
+    down and no breaker `may_open` for it beside so many others, its keys wait one by one.
     """
     verdict = Verdict(expired=outgoing.expired)
     for delivery in outgoing.left:
@@ -202,7 +217,11 @@ def judge(outgoing: Outgoing, results: Sequence[Result], policy: Policy, jitter:
             continue
         error = result if isinstance(result, SinkError) else _no_result(result)
         if isinstance(error, Unavailable) and error.scope != "part":
-            verdict.down[None if error.scope == "sink" else delivery.destination] = error.reason
+            what = None if error.scope == "sink" else delivery.destination
+            if what in verdict.down or may_open(what, len(verdict.down)):
+                verdict.down[what] = error.reason
+            else:
+                error = Unavailable(error.reason, scope="part", uncertain=error.uncertain)
         if delivery.key_hash in failed_keys:
             # It stays behind the first failure of its key, whatever its own was.
             outcome: Outcome = Keep(uncertain=error.uncertain)
@@ -215,7 +234,7 @@ def judge(outgoing: Outgoing, results: Sequence[Result], policy: Policy, jitter:
 
 def _leave(verdict: Verdict, delivery: Delivery) -> None:
     if not delivery.deferred:
-        verdict.left[delivery.lane] = min(delivery.id, verdict.left.get(delivery.lane, delivery.id))
+        verdict.left.append(delivery)
 
 
 def _note(verdict: Verdict, delivery: Delivery, outcome: Outcome, policy: Policy) -> None:
@@ -239,20 +258,3 @@ def _note(verdict: Verdict, delivery: Delivery, outcome: Outcome, policy: Policy
 
 def _no_result(answer: object) -> Transient:
     return Transient(f"the sink gave {answer!r:.100} for a result", uncertain=True)
-
-
-def highest_in_line(deliveries: Iterable[Delivery]) -> dict[int, int]:
-    """Returns the highest id fetched in line, by lane; 0 where ids did not rise.
-
-    The order within a lane comes from its own ORDER BY, but nothing in SQL says that it survives the
-    joins above. Where it ever should not, a fetch that was cut tells nothing about what it left out.
-    """
-    highest: dict[int, int] = {}
-    fallen: set[int] = set()
-    for delivery in deliveries:
-        if delivery.deferred:
-            continue
-        if delivery.id < highest.get(delivery.lane, 0):
-            fallen.add(delivery.lane)
-        highest[delivery.lane] = delivery.id
-    return {lane: 0 if lane in fallen else top for lane, top in highest.items()}

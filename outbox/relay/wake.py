@@ -11,11 +11,11 @@ class Wake:
         self._longest = longest
         self._wait = shortest
 
-    def after(self, rows: int, *, full: bool) -> float:
-        """Returns how long to wait after a look that found so many rows; `full`: there may be more."""
-        if rows:
+    def after(self, rows: int, *, more: bool) -> float:
+        """Returns how long to wait after a look that settled so many rows; `more`: the next finds more."""
+        if rows or more:
             self._wait = self._shortest
-            return 0.0 if full else self._shortest
+            return 0.0 if more else self._shortest
         wait = self._wait
         self._wait = min(wait * 2.0, self._longest)
         return wait

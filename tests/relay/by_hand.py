@@ -174,7 +174,9 @@ class ByHand:
 
 def _literal(value: object) -> str:
     """A parameter as a literal without a type; none of them holds a quote."""
-    return f"'{{{', '.join(map(str, value))}}}'" if isinstance(value, list) else f"'{value}'"
+    if isinstance(value, list):
+        return f"'{{{', '.join('NULL' if each is None else str(each) for each in value)}}}'"
+    return f"'{value}'"
 
 
 async def is_idle(connection: asyncpg.Connection, *, after: str) -> bool:

@@ -44,9 +44,12 @@ async def test_100_000_followers_of_a_held_key_do_not_slow_its_lane(
     async with ByHand.made({**environment, **SLOW_RETRY}) as owner:
         await owner.beat()
         lane = owner.lane((await state(connection, head))["lane"])
-        for _ in range(4):
+
+        async def has_walked_past_them() -> bool:
             await owner.turn()
-        assert lane.floor == last
+            return lane.floor == last
+
+        await until(has_walked_past_them)
         await connection.execute("VACUUM ANALYZE outbox_queue")
         await owner.prepare_fetch()
         assert (await owner.explain_fetch()).rows_read < 100
@@ -55,8 +58,13 @@ async def test_100_000_followers_of_a_held_key_do_not_slow_its_lane(
     async with ByHand.made({**environment, **SLOW_RETRY}) as successor:
         await successor.beat()
         gate.set()
-        for _ in range(4):
+        lane = successor.lane(lane.number)
+
+        async def walked_too() -> bool:
             await successor.turn()
+            return lane.floor == last
+
+        await until(walked_too)
         assert gate.arrived == []
         await successor.prepare_fetch()
         assert (await successor.explain_fetch()).rows_read < 100

@@ -18,7 +18,6 @@ from outbox.relay.verdict import (
     Retry,
     Verdict,
     decide,
-    highest_in_line,
     judge,
     sort_out,
 )
@@ -141,7 +140,7 @@ def test_only_the_first_failure_of_a_key_is_recorded() -> None:
     first, second, third = (delivery("d", "a") for _ in range(3))
     verdict = judged([first, second, third], Transient("no"), Transient("no"), Unsent("behind"))
     assert [failure.delivery for failure in verdict.failures] == [first]
-    assert verdict.left == {0: second.id}
+    assert verdict.left == [second, third]
 
 
 def test_what_may_have_arrived_behind_a_failure_is_remembered() -> None:
@@ -171,16 +170,8 @@ def test_every_delivery_is_recorded_once_or_stays_in_line(answers: list[tuple[in
     settled = [d for d, _ in verdict.sent] + [failure.delivery for failure in verdict.failures]
     assert len(set(settled)) == len(settled) == verdict.settled
     kept = [d for d in batch if d not in set(settled)]
-    for lane in range(4):
-        assert verdict.left.get(lane) == min((d.id for d in kept if d.lane == lane), default=None)
+    assert verdict.left == kept
     assert set(verdict.uncertain) <= set(kept)
-
-
-def test_the_highest_in_line_counts_where_ids_rose() -> None:
-    low, high, other, retried = (delivery("d", lane=lane) for lane in (1, 1, 2, 1))
-    retried = retried._replace(deferred=True)
-    assert highest_in_line([retried, low, high, other]) == {1: high.id, 2: other.id}
-    assert highest_in_line([high, low, other]) == {1: 0, 2: other.id}
 
 
 def test_a_probe_is_the_first_delivery_to_its_destination() -> None:
@@ -191,7 +182,7 @@ def test_a_probe_is_the_first_delivery_to_its_destination() -> None:
 def test_what_is_left_for_a_probe_stays_in_line() -> None:
     probe, behind = delivery("d", lane=3), delivery("d", lane=3)
     verdict = judge(sort_out([probe, behind], probes={"d"}), [Sent()], Policy(), repeat(0.5))
-    assert (verdict.settled, verdict.left) == (1, {3: behind.id})
+    assert (verdict.settled, verdict.left) == (1, [behind])
 
 
 def test_what_is_too_late_is_not_sent_unless_it_may_have_arrived() -> None:
@@ -208,7 +199,7 @@ def test_what_is_behind_a_fault_of_its_key_waits_for_a_later_round() -> None:
     assert [(f.delivery, f.reason, f.delay, f.blocks) for f in verdict.failures] == [
         (flawed, "too large", None, True)
     ]
-    assert verdict.left == {1: behind.id}
+    assert verdict.left == [behind]
 
 
 def test_what_is_gone_holds_nobody_whatever_the_policy() -> None:

@@ -1,0 +1,221 @@
+"""Where a pump stands in its lanes, and in which order it walks on.
+
+What waits in a lane is one line in id order, read from its floor. A destination that would keep the others
+waiting, since it is down or has a backlog, gets a line of its own beside the shared one, with a floor of its
+own, until nothing is left in it. A delivery is in one line only, so the order of a key does not depend on it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from outbox.message import Delivery
+from outbox.relay.lanes import Lane
+from outbox.relay.statements import Snapshot
+from outbox.relay.store import Fetched, Walk
+
+_MOST_OWN = 16
+"""How many destinations with a backlog have a line of their own; the rest share one."""
+_BACKLOG = 8
+"""An eighth of a batch that was cut, for one destination, is a backlog."""
+_HASTE = 4
+"""By how much batches are smaller while others go out beside a backlog, so that these need not wait long."""
+_CALM_ROUNDS = 64
+"""For how long after the last of the others."""
+PROBE_ROWS = 64
+"""More than one: what is expired does not use a probe up."""
+_SHORTEST_DEPTH, _LONGEST_DEPTH = 1_000, 65_536
+
+_END = 2**63 - 1
+
+_Item = TypeVar("_Item")
+
+
+class Frontier:
+    """Up to which id everything that was written can be seen.
+
+    An id is drawn before its row is visible, so the newest id tells nothing yet: it counts once every
+    transaction is over that could have drawn one up to there.
+    """
+
+    def __init__(self) -> None:
+        self.id = 0
+        self._last_id = 0
+        self._candidate: tuple[int, int] | None = None
+
+    def see(self, snapshot: Snapshot) -> None:
+        """Learns from a snapshot; this one and all later ones show everything up to `id`."""
+        if snapshot.last_id < self._last_id:
+            self.id, self._candidate = 0, None  # Ids are given anew.
+        elif self._candidate and snapshot.xmin >= self._candidate[1]:
+            self.id, self._candidate = self._candidate[0], None
+        elif self._candidate is None and self._last_id > self.id:
+            # An id of the snapshot before: whoever drew it had its xid before this one's next.
+            self._candidate = self._last_id, snapshot.next_xid
+        self._last_id = snapshot.last_id
+
+
+class Lines:
+    """The lines of one pump."""
+
+    def __init__(self, rows: int) -> None:
+        self._most = rows
+        self._own: list[str] = []
+        self._frontier = Frontier()
+        self._turn = 0
+        self._calm = _CALM_ROUNDS
+        self._own_first = False
+        self._depth = max(2 * rows, _SHORTEST_DEPTH)
+        self.depth = self._depth
+        """How many rows of the queue one walk looks at."""
+
+    @property
+    def apart(self) -> Sequence[str]:
+        """The destinations that are not in the shared line."""
+        return self._own
+
+    @property
+    def rows(self) -> int:
+        """How many deliveries to ask for: fewer while others go out beside a backlog."""
+        hasty = self._own and self._calm < _CALM_ROUNDS
+        return max(1, self._most // _HASTE) if hasty else self._most
+
+    def reconnect(self) -> None:
+        """Forgets what only one connection's snapshots could tell."""
+        self._frontier = Frontier()
+
+    def walks(self, lanes: Sequence[Lane], *, down: Container[str], probes: Container[str]) -> list[Walk]:
+        """Returns what to read, in this order: nothing to what is `down`, and little to what is probed."""
+        self._turn += 1
+        for lane in lanes:
+            lane.separate(self._own)
+        lanes = _rotated(lanes, self._turn)
+        shared = [Walk(lane.number, None, lane.floor, self._most) for lane in lanes]
+        own = [
+            Walk(lane.number, name, lane.own[name], PROBE_ROWS if name in probes else self._most)
+            for name in _rotated(self._own, self._turn)
+            if name not in down
+            for lane in lanes
+        ]
+        return [*own, *shared] if self._own_first else [*shared, *own]
+
+    def separate(self, destinations: Iterable[str]) -> None:
+        """Gives these destinations lines of their own, each from where its lane stands."""
+        self._own.extend(name for name in destinations if name not in self._own)
+
+    def advance(
+        self,
+        lanes: Sequence[Lane],
+        walks: Sequence[Walk],
+        batch: Fetched,
+        *,
+        left: Iterable[Delivery],
+        released: Iterable[Delivery],
+    ) -> bool:
+        """Moves the floors after a round; returns whether one moved that has more rows behind it to look at.
+
+        What is `left` must be read again, and so must the followers of what is `released`.
+        """
+        self._frontier.see(batch.snapshot)
+        mine = {lane.number: lane for lane in lanes}
+        again = _lowest(batch, left)
+        went_on = False
+        for number, reach in _reaches(walks, batch):
+            walk = walks[number]
+            moved = mine[walk.lane].advance(
+                walk.line, min(reach, again.get(number, _END) - 1, self._frontier.id)
+            )
+            went_on |= moved and number in batch.stops
+        for number, first in _lowest(batch, released).items():
+            mine[walks[number].lane].rewind(walks[number].line, first - 1)
+        self._deepen(batch, went_on=went_on)
+        self._divide(lanes, walks, batch)
+        return went_on
+
+    def _deepen(self, batch: Fetched, *, went_on: bool) -> None:
+        """Looks further while a transaction that is open keeps the floors from following."""
+        if not batch.stops:
+            self.depth = self._depth
+        elif not went_on:
+            self.depth = min(2 * self.depth, max(_LONGEST_DEPTH, self._depth))
+
+    def _divide(self, lanes: Sequence[Lane], walks: Sequence[Walk], batch: Fetched) -> None:
+        """Gives lines to what has a backlog, and takes them back where nothing is left."""
+        shared = Counter(
+            delivery.destination
+            for delivery, number in zip(batch.deliveries, batch.numbers, strict=True)
+            if walks[number].line is None
+        )
+        self._calm = 0 if shared and self._own else self._calm + 1
+        found = {walks[number].line for number in (*batch.numbers, *batch.stops)}
+        self._own_first = batch.cut and found == {None}
+        if batch.cut:
+            room = max(0, _MOST_OWN - len(self._own))
+            least = len(batch.deliveries) / _BACKLOG
+            self.separate(name for name, count in shared.most_common(room) if count >= least)
+        else:
+            self._unite(lanes, {walk.line for walk in walks} - found)
+
+    def _unite(self, lanes: Sequence[Lane], done: Container[str | None]) -> None:
+        for name in [name for name in self._own if name in done]:
+            self._own.remove(name)
+            for lane in lanes:
+                lane.unite(name)
+
+
+def nothing_for(probed: Iterable[str | None], walks: Sequence[Walk], batch: Fetched) -> Iterator[str | None]:
+    """Yields what of the probed (a destination, or None for the sink) has nothing to send in this batch."""
+    if batch.cut:
+        return
+    found = {walks[number].line for number in (*batch.numbers, *batch.stops)}
+    for name in probed:
+        if not found if name is None else name not in found:
+            yield name
+
+
+def _lowest(batch: Fetched, deliveries: Iterable[Delivery]) -> dict[int, int]:
+    """Returns the lowest id of these deliveries of a batch, by the number of their walk."""
+    lowest: dict[int, int] = {}
+    numbers: dict[int, int] = {}
+    for delivery in deliveries:
+        numbers = numbers or {
+            each.id: number for each, number in zip(batch.deliveries, batch.numbers, strict=True)
+        }
+        number = numbers[delivery.id]
+        lowest[number] = min(delivery.id, lowest.get(number, delivery.id))
+    return lowest
+
+
+def _reaches(walks: Sequence[Walk], batch: Fetched) -> Iterator[tuple[int, int]]:
+    """Yields the walks that tell how far they looked, by number, and up to which id they saw everything.
+
+    The order within a line comes from its own ORDER BY, but nothing in SQL says that it survives the
+    joins above. Where it ever should not, a walk tells nothing.
+    """
+    highest: dict[int, int] = {}
+    counts: Counter[int] = Counter()
+    fallen: set[int] = set()
+    for delivery, number in zip(batch.deliveries, batch.numbers, strict=True):
+        if delivery.deferred:
+            continue
+        if delivery.id < highest.get(number, 0):
+            fallen.add(number)
+        highest[number] = delivery.id
+        counts[number] += 1
+    last = max((*batch.numbers, *batch.stops), default=-1) if batch.cut else len(walks)
+    for number, walk in enumerate(walks[: last + 1]):
+        if number in batch.stops:
+            yield number, batch.stops[number]
+        elif number in fallen:
+            continue
+        elif number < last and counts[number] < walk.most:
+            yield number, _END
+        elif number in highest:
+            yield number, highest[number]
+
+
+def _rotated(items: Sequence[_Item], turn: int) -> Sequence[_Item]:
+    first = turn % len(items) if items else 0
+    return [*items[first:], *items[:first]]
