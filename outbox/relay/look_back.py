@@ -8,8 +8,6 @@ from time import monotonic
 from outbox.relay.lanes import Lane
 from outbox.relay.store import Store, Walk
 
-_EVERY_SECONDS = 60.0
-"""From the end of a walk to the beginning of the next."""
 _STEP_SECONDS = 1.0
 _DEPTH = 500
 """How many rows of each lane a step looks at."""
@@ -21,8 +19,10 @@ class LookBack:
     It sends nothing: where it finds something, the line goes back to it, and so keeps the order.
     """
 
-    def __init__(self) -> None:
-        self._next = monotonic() + _EVERY_SECONDS
+    def __init__(self, every_seconds: float = 60.0) -> None:
+        self._every = every_seconds
+        """From the end of a walk to the beginning of the next."""
+        self._next = monotonic() + every_seconds
         self._after: dict[int, int] = {}
         """Up to which id each lane was looked at in this walk."""
 
@@ -42,4 +42,4 @@ class LookBack:
                 ended = False
         if ended:
             self._after = {}
-        self._next = monotonic() + (_EVERY_SECONDS if ended else _STEP_SECONDS)
+        self._next = monotonic() + (self._every if ended else _STEP_SECONDS)

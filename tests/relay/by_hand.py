@@ -13,6 +13,7 @@ import asyncpg
 from outbox.clock import since_boot
 from outbox.relay.breakers import Admission
 from outbox.relay.lanes import Lane
+from outbox.relay.look_back import LookBack
 from outbox.relay.parts import Parts
 from outbox.relay.statements import FETCH
 from outbox.relay.store import Store, relay_connection
@@ -145,15 +146,25 @@ class ByHand:
         """Give all lanes back."""
         await self._parts.lanes.leave(self._connection)
 
-    async def prepare_fetch(self, sink: str = SINK) -> None:
+    @property
+    def open_breakers(self) -> frozenset[str | None]:
+        """What it keeps back from."""
+        return self._parts.served[0].breakers.open
+
+    async def look_back(self, sink: str = SINK) -> None:
+        """Walk below all floors."""
+        lanes = list(self._parts.lanes.of(sink).owned.values())
+        await LookBack(every_seconds=0.0).step(self._stores[sink], lanes, ())
+
+    async def prepare_fetch(self, sink: str = SINK, *, down: Collection[str] = ()) -> None:
         """Prepare its pump's fetch and run it once, so that its plan is made now."""
         connection = self._connections[sink]
         await connection.execute(f"PREPARE the_fetch AS {in_schema(FETCH, None)}")
-        await connection.execute(f"EXECUTE the_fetch {self._values(sink)}")
+        await connection.execute(f"EXECUTE the_fetch {self._values(sink, down)}")
 
-    async def explain_fetch(self, sink: str = SINK) -> Plan:
-        """What the prepared fetch would do now."""
-        statement = f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE the_fetch {self._values(sink)}"
+    async def explain_fetch(self, sink: str = SINK, *, down: Collection[str] = ()) -> Plan:
+        """What the prepared fetch would do now, where these destinations are down."""
+        statement = f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE the_fetch {self._values(sink, down)}"
         return Plan.of(await self._connections[sink].fetchval(statement))
 
     async def ask(self, statement: str, *values: Any, sink: str = SINK) -> list[Any]:
@@ -166,9 +177,9 @@ class ByHand:
         self._connections[sink].add_query_logger(lambda query: seen.append(query.query))
         return seen
 
-    def _values(self, sink: str) -> str:
+    def _values(self, sink: str, down: Collection[str]) -> str:
         lanes = list(self._parts.lanes.of(sink).owned.values())
-        request = self._parts.pumps[sink][0].request(lanes, Admission())
+        request = self._parts.pumps[sink][0].request(lanes, Admission(down=frozenset(down)))
         return f"({', '.join(map(_literal, request.values(sink)))})"
 
 
