@@ -164,7 +164,7 @@ EVENTS: Mapping[str, Kind] = {
     "delivery.expired": Kind(_W, "sink id message_id event_type correlation_id", _failed("expired")),
     # `destination` None is the sink as a whole; `wait` in seconds.
     "breaker.opened": Kind(_W, "sink destination reason wait", same="sink destination reason"),
-    "breaker.closed": Kind(_I, "sink destination"),
+    "breaker.closed": Kind(_I, "sink destination reason"),
     # Maintenance.
     "maintenance.failed": Kind(_E, "reason pause", same="reason"),
     "count.failed": Kind(_W, "reason", same="reason"),
