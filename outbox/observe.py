@@ -164,6 +164,8 @@ EVENTS: Mapping[str, Kind] = {
     "delivery.expired": Kind(_W, "sink id message_id event_type correlation_id", _failed("expired")),
     # `destination` None is the sink as a whole; `wait` in seconds.
     "breaker.opened": Kind(_W, "sink destination reason wait", same="sink destination reason"),
+    # A part of a destination, say one partition; what goes there is tried again within `wait` seconds.
+    "part.failed": Kind(_W, "sink destination part reason wait", same="sink destination part reason"),
     "breaker.closed": Kind(_I, "sink destination reason"),
     # Maintenance.
     "maintenance.failed": Kind(_E, "reason pause", same="reason"),

@@ -14,6 +14,7 @@ from outbox.policy import Backoff
 
 _MOST_OPEN = 64
 """So many breakers of one sink at most, since each pump walks past what waits behind them."""
+_MOST_PARTS = 256
 
 
 class Breaker:
@@ -110,11 +111,14 @@ class SinkBreakers:
         self._sink = sink
         self._backoff = backoff
         self._pumps = pumps
+        self._memory = 2 * backoff.longest
         self._clock = clock
         self._jitter = jitter
         self._breakers: dict[str | None, Breaker] = {}
         self._idle: dict[str | None, set[int]] = {}
         """The pumps that had nothing to send since the breaker opened."""
+        self._parts: dict[tuple[str | None, str | None], tuple[int, float]] = {}
+        """How often parts of destinations failed in a row, and until when retries of the last time come."""
 
     @property
     def open(self) -> frozenset[str | None]:
@@ -141,14 +145,14 @@ class SinkBreakers:
                     breaker.forfeit(self._clock())
 
     def _admit(self, pump: int, now: float) -> Admission:
-        said = {name: self._ask(name, pump, now) for name in self._breakers}
-        whole = said.pop(None, "pass")
+        whole = self._ask(None, pump, now) if None in self._breakers else "pass"
         if whole == "refuse":
             return Admission(refused=True)
+        said = {name: self._ask(name, pump, now) for name in self._breakers if name is not None}
         return Admission(
             probing=whole == "probe",
-            down=frozenset(name for name, answer in said.items() if name and answer == "refuse"),
-            probes=frozenset(name for name, answer in said.items() if name and answer == "probe"),
+            down=frozenset(name for name, answer in said.items() if answer == "refuse"),
+            probes=frozenset(name for name, answer in said.items() if answer == "probe"),
         )
 
     def _ask(self, name: str | None, pump: int, now: float) -> Literal["pass", "probe", "refuse"]:
@@ -167,6 +171,29 @@ class SinkBreakers:
         if self._breakers.pop(destination, None):
             del self._idle[destination]
             emit("breaker.closed", sink=self._sink, destination=destination, reason=reason)
+
+    def part_failed(self, destination: str, part: str | None, reason: str) -> int:
+        """Takes note that a part of a destination is down; returns how often in a row it was.
+
+        What fails while the retries of the last time are still to come says nothing new.
+        """
+        now = self._clock()
+        place = self._place(destination, part, now)
+        failures, until = self._parts.get(place, (0, 0.0))
+        if now >= until:
+            failures = failures + 1 if now < until + self._memory else 1
+            wait = self._backoff.ceiling(failures)
+            self._parts[place] = failures, now + wait
+            name, part = place
+            emit("part.failed", sink=self._sink, destination=name, part=part, reason=reason, wait=wait)
+        return failures
+
+    def _place(self, destination: str, part: str | None, now: float) -> tuple[str | None, str | None]:
+        """Returns under which name to remember a part: beyond some hundred all are one."""
+        place = destination, part
+        if place not in self._parts and len(self._parts) >= _MOST_PARTS:
+            self._parts = {key: known for key, known in self._parts.items() if now < known[1] + self._memory}
+        return place if place in self._parts or len(self._parts) < _MOST_PARTS else (None, None)
 
     def found_nothing(self, destination: str | None, pump: int) -> None:
         """Takes note that a pump has nothing left to send there; where none has, the breaker ends."""

@@ -140,19 +140,19 @@ class Pump:
         return batch
 
     async def _send(self, fetched: Fetched, admission: Admission) -> Verdict:
+        served = self._served
         outgoing = sort_out(
             fetched.deliveries, probing=admission.probing, probes=admission.probes, flaws=fetched.flaws
         )
         if not outgoing.send:
-            return judge(outgoing, (), self._policy, _JITTER)
-        served = self._served
+            return judge(outgoing, (), self._policy, _JITTER, served.breakers)
         results = await send_isolated(
             served.sink,
             outgoing.send,
             served.lanes.countdown(),
             patience=served.settings.send_timeout_seconds,
         )
-        verdict = judge(outgoing, results, self._policy, _JITTER, served.breakers.may_open)
+        verdict = judge(outgoing, results, self._policy, _JITTER, served.breakers)
         emit(
             "pump.sent",
             sink=served.name,
@@ -216,7 +216,7 @@ class Pump:
             attempts = failure.delivery.attempts + failure.counted
             if failure.delay is None:
                 emit("delivery.parked", **about, attempts=attempts, reason=failure.reason)
-            else:
+            elif failure.counted:
                 emit("delivery.retry", **about, attempts=attempts, delay=failure.delay, reason=failure.reason)
 
     def _about(self, delivery: Delivery) -> dict[str, Any]:

@@ -5,18 +5,15 @@ Pure: no clock, no randomness and no I/O of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import NamedTuple, assert_never
+from typing import NamedTuple, Protocol, assert_never
 
-from outbox.errors import Permanent, SinkError, Transient, Unavailable, Unsent
+from outbox.errors import Permanent, Scope, SinkError, Transient, Unavailable, Unsent
 from outbox.message import Delivery, Result, Sent
 from outbox.policy import Policy
-
-# How far the breaker's backoff has grown for a key whose part of a destination is down. It is not
-# counted, so it cannot grow; a few seconds is about what a new partition leader takes.
-_PART_FAILURES = 3
 
 _BY_ID = attrgetter("id")
 
@@ -54,18 +51,25 @@ Outcome = Retry | Park | Keep
 
 
 def decide(
-    attempts: int, error: SinkError, policy: Policy, jitter: float, *, uncertain: bool = False
+    attempts: int,
+    error: SinkError,
+    policy: Policy,
+    jitter: float,
+    *,
+    uncertain: bool = False,
+    part_failures: int = 1,
 ) -> Outcome:
     """Returns what becomes of a delivery that failed with `error` after `attempts` earlier failures.
 
     `uncertain` says that an earlier attempt may have arrived, or still arrive. Only an answer to a later one
-    tells that it is over, so what was uncertain once is not parked before it was tried again.
+    tells that it is over, so what was uncertain once is not parked before it was tried again. `part_failures`
+    is how often the part of the destination that it goes to has failed in a row.
     """
     match error:
         case Unsent():
             return Keep(uncertain=error.uncertain)
         case Unavailable(scope="part"):
-            delay = policy.breaker.delay(_PART_FAILURES, jitter)
+            delay = policy.breaker.delay(part_failures, jitter)
             return Retry(delay, error.reason, counted=False, uncertain=error.uncertain or uncertain)
         case Unavailable():
             return Keep(uncertain=error.uncertain)
@@ -190,17 +194,26 @@ class Verdict:
         return (delivery for delivery in gone if delivery.head)
 
 
+class Outages(Protocol):
+    """What is known of what is down, and remembered of it."""
+
+    def may_open(self, destination: str | None, others: int) -> bool:
+        """Whether there is a breaker for it beside so many others that open now."""
+
+    def part_failed(self, destination: str, part: str | None, reason: str) -> int:
+        """Takes note that a part of a destination is down; returns how often in a row it was."""
+
+
 def judge(
     outgoing: Outgoing,
     results: Sequence[Result],
     policy: Policy,
     jitter: Iterator[float],
-    may_open: Callable[[str | None, int], bool] = lambda _destination, _others: True,
+    outages: Outages,
 ) -> Verdict:
     """Returns what became of a batch, by one result for each delivery that was to be sent.
 
-    Only the first failure of a key says something; what follows it stays behind it. Where a destination is
-    down and no breaker `may_open` for it beside so many others, its keys wait one by one.
+    Only the first failure of a key says something; what follows it stays behind it.
     """
     verdict = Verdict(expired=outgoing.expired)
     for delivery in outgoing.left:
@@ -211,25 +224,66 @@ def judge(
             Failure(delivery, flaw.reason, None, counted=False, blocks=blocks, uncertain=False)
         )
     failed_keys: set[int] = set()
+    crippled = _crippled(outgoing.send, results)
     for delivery, result in zip(outgoing.send, results, strict=True):
         if isinstance(result, Sent):
             verdict.sent.append((delivery, result))
             continue
         error = result if isinstance(result, SinkError) else _no_result(result)
-        if isinstance(error, Unavailable) and error.scope != "part":
-            what = None if error.scope == "sink" else delivery.destination
-            if what in verdict.down or may_open(what, len(verdict.down)):
-                verdict.down[what] = error.reason
-            else:
-                error = Unavailable(error.reason, scope="part", uncertain=error.uncertain)
+        if isinstance(error, Unavailable):
+            error = _blame(error, delivery.destination, crippled, verdict, outages)
         if delivery.key_hash in failed_keys:
             # It stays behind the first failure of its key, whatever its own was.
             outcome: Outcome = Keep(uncertain=error.uncertain)
         else:
             failed_keys.add(delivery.key_hash)
-            outcome = decide(delivery.attempts, error, policy, next(jitter), uncertain=delivery.uncertain)
+            failures = 1
+            if isinstance(error, Unavailable) and error.scope == "part":
+                failures = outages.part_failed(delivery.destination, error.part, error.reason)
+            outcome = decide(
+                delivery.attempts,
+                error,
+                policy,
+                next(jitter),
+                uncertain=delivery.uncertain,
+                part_failures=failures,
+            )
         _note(verdict, delivery, outcome, policy)
     return verdict
+
+
+def _crippled(batch: Sequence[Delivery], results: Sequence[Result]) -> Collection[str]:
+    """Returns the destinations of which several parts failed, and more than did not."""
+    failed: dict[str, set[str | None]] = defaultdict(set)
+    for delivery, result in zip(batch, results, strict=True):
+        if isinstance(result, Unavailable) and result.scope == "part":
+            failed[delivery.destination].add(result.part)
+    if not failed:
+        return ()
+    works: dict[str, set[int | None]] = defaultdict(set)
+    for delivery, result in zip(batch, results, strict=True):
+        if isinstance(result, Sent):
+            works[delivery.destination].add(result.partition)
+    return {name for name, parts in failed.items() if len(parts) > max(1, len(works[name]))}
+
+
+def _blame(
+    error: Unavailable, destination: str, crippled: Collection[str], verdict: Verdict, outages: Outages
+) -> Unavailable:
+    """Returns the error with who is to be left alone for it, and takes note of what is down.
+
+    A destination for which there is no breaker any more is treated like a part: key by key.
+    """
+    is_part = error.scope == "part"
+    if is_part and destination not in crippled:
+        return error
+    down = None if error.scope == "sink" else destination
+    if down in verdict.down or outages.may_open(down, len(verdict.down)):
+        verdict.down[down] = error.reason
+        scope: Scope = "destination" if is_part else error.scope
+    else:
+        scope = "part"
+    return Unavailable(error.reason, scope=scope, part=error.part, uncertain=error.uncertain)
 
 
 def _leave(verdict: Verdict, delivery: Delivery) -> None:

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from outbox.errors import Permanent, SinkError, Transient, Unavailable, Unsent
 from outbox.message import Delivery, Result, Sent
+from outbox.observe import watch
 from outbox.policy import Backoff, Policy
+from outbox.relay.breakers import SinkBreakers
 from outbox.relay.verdict import (
     Flaw,
     Keep,
@@ -129,11 +131,13 @@ def test_an_unknown_error_is_transient(attempts: int, policy: Policy, jitter: fl
 
 # What becomes of a batch
 
+BREAKERS = SinkBreakers("test", Backoff(), pumps=1)
+
 
 def judged(
     batch: Sequence[Delivery], *results: Result, on_park: Literal["continue", "hold"] = "continue"
 ) -> Verdict:
-    return judge(Outgoing(list(batch), [], [], []), results, Policy(on_park=on_park), repeat(0.5))
+    return judge(Outgoing(list(batch), [], [], []), results, Policy(on_park=on_park), repeat(0.5), BREAKERS)
 
 
 def test_only_the_first_failure_of_a_key_is_recorded() -> None:
@@ -153,6 +157,44 @@ def test_what_is_down_is_told_by_destination_or_for_the_sink() -> None:
     batch = [delivery("d"), delivery("e"), delivery("f")]
     results = Unavailable("all"), Unavailable("e", scope="destination"), Unavailable("f", scope="part")
     assert judged(batch, *results).down == {None: "all", "e": "e"}
+
+
+def test_where_most_parts_fail_their_destination_is_down() -> None:
+    batch = [delivery("d"), delivery("d"), delivery("d"), delivery("e"), delivery("e")]
+    down = (
+        Unavailable("one", scope="part", part="1"),
+        Unavailable("two", scope="part", part="2"),
+        Sent(partition=3),
+    )
+    half = Unavailable("one", scope="part", part="1"), Sent(partition=2)
+    verdict = judged(batch, *down, *half)
+    assert verdict.down == {"d": "two"}
+    assert verdict.left == batch[:2]
+    assert [(failure.delivery, failure.counted) for failure in verdict.failures] == [(batch[3], False)]
+    assert judged(batch[:2], down[0], down[0]).down == {}
+
+
+def test_a_part_that_goes_on_failing_is_tried_ever_more_rarely() -> None:
+    now = 0.0
+    breakers = SinkBreakers("test", Backoff(first=1.0, longest=30.0), pumps=1, clock=lambda: now)
+    waits = []
+    for _ in range(6):
+        failures = {breakers.part_failed("d", "1", "no") for _ in range(1_000)}
+        (count,) = failures
+        waits.append(Backoff(first=1.0, longest=30.0).ceiling(count))
+        now += waits[-1]
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0]
+    now += 61.0
+    assert breakers.part_failed("d", "1", "no") == 1
+
+
+async def test_what_is_remembered_of_parts_is_bounded() -> None:
+    breakers = SinkBreakers("test", Backoff(), pumps=1)
+    with watch() as events:
+        for number in range(10_000):
+            assert breakers.part_failed(f"d{number}", None, "no") == 1
+    assert len(events.matching("part.failed")) == 257
+    assert events.matching("part.failed", destination=None)
 
 
 def test_a_parked_head_releases_its_key_unless_the_policy_holds_it() -> None:
@@ -181,7 +223,7 @@ def test_a_probe_is_the_first_delivery_to_its_destination() -> None:
 
 def test_what_is_left_for_a_probe_stays_in_line() -> None:
     probe, behind = delivery("d", lane=3), delivery("d", lane=3)
-    verdict = judge(sort_out([probe, behind], probes={"d"}), [Sent()], Policy(), repeat(0.5))
+    verdict = judge(sort_out([probe, behind], probes={"d"}), [Sent()], Policy(), repeat(0.5), BREAKERS)
     assert (verdict.settled, verdict.left) == (1, [behind])
 
 
@@ -195,7 +237,7 @@ def test_what_is_behind_a_fault_of_its_key_waits_for_a_later_round() -> None:
     flaw = Flaw("too large")
     outgoing = sort_out([flawed, behind, other], flaws={flawed.id: flaw})
     assert tuple(outgoing) == ([other], [], [behind], [(flawed, flaw)])
-    verdict = judge(outgoing, [Sent()], Policy(on_park="hold"), repeat(0.5))
+    verdict = judge(outgoing, [Sent()], Policy(on_park="hold"), repeat(0.5), BREAKERS)
     assert [(f.delivery, f.reason, f.delay, f.blocks) for f in verdict.failures] == [
         (flawed, "too large", None, True)
     ]
@@ -205,6 +247,6 @@ def test_what_is_behind_a_fault_of_its_key_waits_for_a_later_round() -> None:
 def test_what_is_gone_holds_nobody_whatever_the_policy() -> None:
     ghost = delivery("d", "a", head=True, deferred=True)
     outgoing = sort_out([ghost], flaws={ghost.id: Flaw("gone", holds=False)})
-    verdict = judge(outgoing, [], Policy(on_park="hold"), repeat(0.5))
+    verdict = judge(outgoing, [], Policy(on_park="hold"), repeat(0.5), BREAKERS)
     assert [failure.blocks for failure in verdict.failures] == [False]
     assert list(verdict.released()) == [ghost]
