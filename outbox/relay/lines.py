@@ -20,8 +20,8 @@ _MOST_OWN = 16
 """How many destinations with a backlog have a line of their own; the rest share one."""
 _BACKLOG = 8
 """An eighth of a batch that was cut, for one destination, is a backlog."""
-_HASTE = 4
-"""By how much batches are smaller while others go out beside a backlog, so that these need not wait long."""
+_HASTY_ROWS = 500
+"""No batch is larger while others go out beside a backlog, so that these need not wait long."""
 _CALM_ROUNDS = 64
 """For how long after the last of the others."""
 PROBE_ROWS = 64
@@ -80,7 +80,7 @@ class Lines:
     def rows(self) -> int:
         """How many deliveries to ask for: fewer while others go out beside a backlog."""
         hasty = self._own and self._calm < _CALM_ROUNDS
-        return max(1, self._most // _HASTE) if hasty else self._most
+        return min(_HASTY_ROWS, self._most) if hasty else self._most
 
     def reconnect(self) -> None:
         """Forgets what only one connection's snapshots could tell."""

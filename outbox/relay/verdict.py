@@ -50,33 +50,34 @@ Outcome = Retry | Park | Keep
 """What becomes of a delivery that was not sent."""
 
 
-def decide(
-    attempts: int,
-    error: SinkError,
-    policy: Policy,
-    jitter: float,
-    *,
-    uncertain: bool = False,
-    part_failures: int = 1,
-) -> Outcome:
-    """Returns what becomes of a delivery that failed with `error` after `attempts` earlier failures.
+class Past(NamedTuple):
+    """What had become of a delivery before."""
 
-    `uncertain` says that an earlier attempt may have arrived, or still arrive. Only an answer to a later one
-    tells that it is over, so what was uncertain once is not parked before it was tried again. `part_failures`
-    is how often the part of the destination that it goes to has failed in a row.
+    attempts: int = 0
+    """Failed ones that counted."""
+    uncertain: bool = False
+    """One may have arrived, or still arrive. Only an answer to a later one tells that it is over."""
+    part_failures: int = 1
+    """How often in a row the part of the destination that it goes to has failed, now included."""
+
+
+def decide(past: Past, error: SinkError, policy: Policy, jitter: float) -> Outcome:
+    """Returns what becomes of a delivery that failed with `error`.
+
+    What was uncertain once is not parked before it was tried again.
     """
     match error:
         case Unsent():
             return Keep(uncertain=error.uncertain)
         case Unavailable(scope="part"):
-            delay = policy.breaker.delay(part_failures, jitter)
-            return Retry(delay, error.reason, counted=False, uncertain=error.uncertain or uncertain)
+            delay = policy.breaker.delay(past.part_failures, jitter)
+            return Retry(delay, error.reason, counted=False, uncertain=error.uncertain or past.uncertain)
         case Unavailable():
             return Keep(uncertain=error.uncertain)
-        case _ if _is_over(attempts, error, policy) and (uncertain or not error.uncertain):
+        case _ if _is_over(past.attempts, error, policy) and (past.uncertain or not error.uncertain):
             return Park(error.reason, uncertain=error.uncertain)
         case _:
-            delay = policy.backoff.delay(attempts + 1, jitter)
+            delay = policy.backoff.delay(past.attempts + 1, jitter)
             return Retry(delay, error.reason, uncertain=error.uncertain)
 
 
@@ -240,14 +241,8 @@ def judge(
             failures = 1
             if isinstance(error, Unavailable) and error.scope == "part":
                 failures = outages.part_failed(delivery.destination, error.part, error.reason)
-            outcome = decide(
-                delivery.attempts,
-                error,
-                policy,
-                next(jitter),
-                uncertain=delivery.uncertain,
-                part_failures=failures,
-            )
+            past = Past(delivery.attempts, delivery.uncertain, failures)
+            outcome = decide(past, error, policy, next(jitter))
         _note(verdict, delivery, outcome, policy)
     return verdict
 

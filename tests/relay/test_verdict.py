@@ -17,6 +17,7 @@ from outbox.relay.verdict import (
     Keep,
     Outgoing,
     Park,
+    Past,
     Retry,
     Verdict,
     decide,
@@ -55,19 +56,19 @@ def errors(*kinds: type[SinkError], **fields: Any) -> st.SearchStrategy[SinkErro
 
 @given(ATTEMPTS, POLICIES, JITTER)
 def test_what_was_not_tried_stays_as_it_is(attempts: int, policy: Policy, jitter: float) -> None:
-    assert decide(attempts, Unsent("behind another"), policy, jitter) == Keep()
+    assert decide(Past(attempts), Unsent("behind another"), policy, jitter) == Keep()
 
 
 @given(ATTEMPTS, errors(Unavailable, scope=st.sampled_from(["sink", "destination"])), POLICIES, JITTER)
 def test_an_outage_counts_no_attempt(attempts: int, error: SinkError, policy: Policy, jitter: float) -> None:
-    assert decide(attempts, error, policy, jitter) == Keep(uncertain=error.uncertain)
+    assert decide(Past(attempts), error, policy, jitter) == Keep(uncertain=error.uncertain)
 
 
 @given(ATTEMPTS, errors(Unavailable, scope=st.just("part")), POLICIES, JITTER)
 def test_an_outage_of_a_part_makes_the_key_wait_uncounted(
     attempts: int, error: SinkError, policy: Policy, jitter: float
 ) -> None:
-    outcome = decide(attempts, error, policy, jitter)
+    outcome = decide(Past(attempts), error, policy, jitter)
     assert isinstance(outcome, Retry)
     assert (outcome.counted, outcome.reason, outcome.uncertain) == (False, "reason", error.uncertain)
     assert 0 < outcome.delay <= policy.breaker.longest
@@ -75,14 +76,14 @@ def test_an_outage_of_a_part_makes_the_key_wait_uncounted(
 
 @given(ATTEMPTS, POLICIES, JITTER)
 def test_what_can_never_be_sent_is_parked_at_once(attempts: int, policy: Policy, jitter: float) -> None:
-    assert decide(attempts, Permanent("too large"), policy, jitter) == Park("too large")
+    assert decide(Past(attempts), Permanent("too large"), policy, jitter) == Park("too large")
 
 
 @given(ATTEMPTS, POLICIES, JITTER)
 def test_a_failure_is_retried_until_its_attempts_are_used_up(
     attempts: int, policy: Policy, jitter: float
 ) -> None:
-    outcome = decide(attempts, Transient("reason"), policy, jitter)
+    outcome = decide(Past(attempts), Transient("reason"), policy, jitter)
     if attempts + 1 < policy.max_retries:
         assert outcome == Retry(policy.backoff.delay(attempts + 1, jitter), "reason")
     else:
@@ -96,7 +97,7 @@ UNCERTAIN = errors(Permanent, Transient, SinkError, uncertain=st.just(value=True
 def test_what_may_have_arrived_is_sent_again_before_it_is_given_up(
     attempts: int, error: SinkError, policy: Policy, jitter: float
 ) -> None:
-    outcome = decide(attempts, error, policy, jitter)
+    outcome = decide(Past(attempts), error, policy, jitter)
     assert isinstance(outcome, Retry)
     assert outcome.uncertain
 
@@ -105,7 +106,7 @@ def test_what_may_have_arrived_is_sent_again_before_it_is_given_up(
 def test_an_answer_that_is_always_uncertain_ends_with_a_decision(
     attempts: int, error: SinkError, policy: Policy, jitter: float
 ) -> None:
-    outcome = decide(attempts, error, policy, jitter, uncertain=True)
+    outcome = decide(Past(attempts, uncertain=True), error, policy, jitter)
     if isinstance(error, Permanent) or attempts + 1 >= policy.max_retries:
         assert outcome == Park("reason", uncertain=True)
     else:
@@ -117,15 +118,15 @@ def test_an_answer_that_is_always_uncertain_ends_with_a_decision(
 def test_what_may_have_arrived_stays_so_until_an_answer(
     attempts: int, error: SinkError, policy: Policy, jitter: float
 ) -> None:
-    outcome = decide(attempts, error, policy, jitter, uncertain=True)
+    outcome = decide(Past(attempts, uncertain=True), error, policy, jitter)
     assert isinstance(outcome, Retry)
     assert outcome.uncertain
 
 
 @given(ATTEMPTS, POLICIES, JITTER)
 def test_an_unknown_error_is_transient(attempts: int, policy: Policy, jitter: float) -> None:
-    assert decide(attempts, SinkError("?"), policy, jitter) == decide(
-        attempts, Transient("?"), policy, jitter
+    assert decide(Past(attempts), SinkError("?"), policy, jitter) == decide(
+        Past(attempts), Transient("?"), policy, jitter
     )
 
 
