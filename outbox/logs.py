@@ -19,6 +19,7 @@ import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
 from outbox.settings import masked
+from outbox.terminal import visible
 from outbox.tracing import current_ids
 
 CHATTY = ("aiokafka", "asyncio", "alembic", "uvicorn")
@@ -98,7 +99,8 @@ def _renderers(*, pretty: bool) -> list[Processor]:
         if pretty
         else structlog.processors.JSONRenderer(default=str)
     )
-    return [structlog.processors.format_exc_info, tidy, renderer]
+    shown = [_shown] if pretty else []  # JSON has escapes of its own.
+    return [structlog.processors.format_exc_info, tidy, *shown, renderer]
 
 
 def add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -132,6 +134,14 @@ def ranges(numbers: Collection[int]) -> str:
         else:
             parts.append([number])
     return ", ".join("-".join(map(str, part)) for part in parts)
+
+
+def _shown(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Has a terminal show what it would obey; a traceback keeps its lines."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = visible(value, keep="\n" if key in ("exception", "stack") else "")
+    return event
 
 
 class _Stamp:

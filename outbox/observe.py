@@ -282,11 +282,9 @@ class SinkHealth:
     """Destinations nothing is sent to for now; None stands for the whole sink."""
     quiet_seconds: float = 0.0
     """Since it last delivered something, or since there is a relay."""
-    in_vain_seconds: float = 0.0
-    """For how long all that it tried has failed, though what it goes to is not down; 0 while it is one
-    delivery alone that fails."""
-    in_vain_reason: str = ""
-    """Of the last such failure."""
+    in_vain: tuple[float, str] = (0.0, "")
+    """For how many seconds nothing has come of all that it tried, though what it goes to is not down, and
+    why; no time while it is one delivery alone that fails."""
     failing: tuple[Failing, ...] = ()
     """Its pumps that do none of their work now."""
 

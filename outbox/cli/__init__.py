@@ -11,6 +11,7 @@ import click
 
 from outbox.distribution import VERSION
 from outbox.errors import OutboxError, SettingsError
+from outbox.terminal import visible
 
 COMMANDS = {
     "up": ("outbox.cli.up:up", "Start everything on this machine, and watch messages go through."),
@@ -71,9 +72,9 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except SettingsError as error:
-            raise Mistaken(str(error)) from error
+            raise Mistaken(visible(str(error), keep="\n")) from error
         except OutboxError as error:
-            raise Failed(str(error)) from error
+            raise Failed(visible(str(error), keep="\n")) from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

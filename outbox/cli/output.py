@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from outbox.settings import Reading, ServiceSettings, Settings, read
+from outbox.terminal import visible, visible_json
 
 F = TypeVar("F", bound=Callable[..., Any])
 S = TypeVar("S", bound=ServiceSettings)
@@ -43,12 +44,12 @@ def settings_of_process(model: type[S]) -> S:
 
 def warn(message: str) -> None:
     """Prints a warning on stderr."""
-    click.secho(f"Warning: {message}", fg="yellow", err=True)
+    click.secho(f"Warning: {visible(message)}", fg="yellow", err=True)
 
 
 def print_json(value: Any) -> None:
     """Prints a value as JSON: dataclasses become objects, times RFC 3339, ids text."""
-    click.echo(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))
+    click.echo(visible_json(json.dumps(value, default=_plain, ensure_ascii=False, indent=2)))
 
 
 def _plain(value: Any) -> Any:
@@ -92,14 +93,14 @@ _STYLES = {
 
 def print_facts(facts: Mapping[str, Any]) -> None:
     """Prints names and values, one a line; what is None is left out."""
-    known = {name: cell(value) for name, value in facts.items() if value is not None}
+    known = {visible(name): cell(value) for name, value in facts.items() if value is not None}
     width = max(map(len, known), default=0)
     for name, text in known.items():
         click.echo(f"{click.style(name.ljust(width), bold=True)}  {text}")
 
 
 def cell(value: Any) -> str:
-    """Returns a value as a table shows it."""
+    """Returns a value as a table shows it: in one line, of which a terminal obeys nothing."""
     match value:
         case None:
             return "-"
@@ -110,7 +111,7 @@ def cell(value: Any) -> str:
         case datetime():
             return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
         case _:
-            return str(value)
+            return visible(str(value))
 
 
 def duration(seconds: float | None) -> str | None:

@@ -22,6 +22,7 @@ from outbox.demo.ledger import Ledger
 from outbox.demo.relays import Relays
 from outbox.demo.story import Story
 from outbox.demo.stream import Stream
+from outbox.terminal import visible
 
 _REFRESH_SECONDS = 0.25
 _LINE_SECONDS = 2.0
@@ -129,7 +130,7 @@ class Screen:
             for name, until in self._breakage.away.items()
         ]
         if trouble := self._stream.trouble:
-            line = f"nothing can be written: {trouble}"
+            line = visible(f"nothing can be written: {trouble}")
             lines.append(Text(line, style="red", no_wrap=True, overflow="ellipsis"))
         return lines
 

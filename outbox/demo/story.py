@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from outbox.terminal import visible
+
 _QUIET_SECONDS = 2.0
 
 _TOLD = {
@@ -37,11 +39,11 @@ class Story:
 
         A terminal breaks it between words, unless it is to be copied `whole`.
         """
-        self.console.print(Text(text, style), soft_wrap=whole or not self.live)
+        self.console.print(Text(visible(text, keep="\n"), style), soft_wrap=whole or not self.live)
 
     def say(self, text: str) -> None:
         """Tells what happened now: one line, cut where the terminal ends."""
-        line = f"{monotonic() - self._began:6.1f} s  {text}"
+        line = visible(f"{monotonic() - self._began:6.1f} s  {text}")
         if self.live:
             self.console.print(Text(line), no_wrap=True, overflow="ellipsis")
         else:
@@ -70,7 +72,8 @@ class Story:
             elif not self.live and monotonic() - said_at.get(name, 0.0) > _QUIET_SECONDS:
                 said_at[name] = monotonic()
                 self.say(f"{name}: {text}")
-            status.update(Text("   ".join(f"{each}: {text}" for each, text in under_way.items())))
+            line = "   ".join(f"{each}: {text}" for each, text in under_way.items())
+            status.update(Text(visible(line)))
 
         if not self.live:
             yield report

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import asyncpg
 
+from outbox.terminal import visible
+
 _log = logging.getLogger("outbox.migrate")
 
 _LOOK_SECONDS = 0.1
@@ -73,7 +75,7 @@ async def take_turn(session: asyncpg.Connection, schema: str | None, name: str) 
     while not await session.fetchval("SELECT pg_try_advisory_lock($1)", key):
         if pause > 1.0:
             holder = await session.fetchval(_HOLDER, key)
-            _log.warning("Another migration of these tables is under way; waiting for %s", holder)
+            _log.warning("Another migration of these tables is under way; waiting for %s", visible(holder))
         await asyncio.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
@@ -109,5 +111,5 @@ class Onlooker:
                 continue
             self.last = Wait(**row)
             if self.last.seconds > patience:
-                _log.warning("%s, since %.0f s", self.last, self.last.seconds)
+                _log.warning("%s, since %.0f s", visible(str(self.last)), self.last.seconds)
                 patience *= 2

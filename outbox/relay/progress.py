@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 
 from outbox.relay.verdict import Failure
@@ -15,11 +16,11 @@ class Progress:
     """What the pumps of one sink know of that. A sink that is down, or a part of it, is no failure here."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        self.reason = ""
-        """Of the last failure."""
+        self._reason = ""
         self._clock = clock
         self._done_at = clock()
         self._failed: set[int] = set()
+        self._sends: list[float] = []
         self._first = self._last = self._until = 0.0
 
     @property
@@ -27,11 +28,25 @@ class Progress:
         """How long ago something was last delivered, or since there is a relay."""
         return self._clock() - self._done_at
 
-    @property
-    def in_vain_seconds(self) -> float:
-        """For how long all that was tried has failed; 0 while it is one delivery, which may be at fault."""
-        lasts = len(self._failed) > 1 and self._clock() <= self._until
-        return self._last - self._first if lasts else 0.0
+    def in_vain(self) -> tuple[float, str]:
+        """Returns for how long nothing has come of all that was tried, and why.
+
+        That is no time while it is one delivery that fails, which may be at fault itself.
+        """
+        now = self._clock()
+        lasts = len(self._failed) > 1 and now <= self._until
+        hangs = now - min(self._sends, default=now)
+        return max((self._last - self._first if lasts else 0.0, self._reason), (hangs, "a send does not end"))
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Takes note that a send is under way within the block."""
+        began = self._clock()
+        self._sends.append(began)
+        try:
+            yield
+        finally:
+            self._sends.remove(began)
 
     def done(self) -> None:
         """Takes note that something was delivered."""
@@ -52,5 +67,5 @@ class Progress:
             self._first = self._until = now
         if len(self._failed) < 2:
             self._failed.add(delivery)
-        self._last, self.reason = now, reason
+        self._last, self._reason = now, reason
         self._until = max(self._until, now + again_in + _MEMORY_SECONDS)

@@ -146,12 +146,13 @@ class Pump:
         )
         if not outgoing.send:
             return judge(outgoing, (), self._policy, _JITTER, served.breakers)
-        results = await send_isolated(
-            served.sink,
-            outgoing.send,
-            served.lanes.countdown(),
-            patience=served.settings.send_timeout_seconds,
-        )
+        with served.progress.sending():
+            results = await send_isolated(
+                served.sink,
+                outgoing.send,
+                served.lanes.countdown(),
+                patience=served.settings.send_timeout_seconds,
+            )
         verdict = judge(outgoing, results, self._policy, _JITTER, served.breakers)
         emit(
             "pump.sent",

@@ -97,8 +97,7 @@ class Relay:
                     lanes=frozenset(served.lanes.owned),
                     open_breakers=served.breakers.open,
                     quiet_seconds=served.progress.quiet_seconds,
-                    in_vain_seconds=served.progress.in_vain_seconds,
-                    in_vain_reason=served.progress.reason,
+                    in_vain=served.progress.in_vain(),
                     failing=self._failing(served),
                 )
                 for served in self._served

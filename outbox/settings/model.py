@@ -67,7 +67,7 @@ class Settings(ServiceSettings):
     http_port: Port = 8081
     """The port of `/livez`, `/readyz` and `/metrics`; 0 takes a free one, told by `http.listening`."""
     stall_after_seconds: Seconds = 60.0
-    """Not ready when all that was sent to a sink that is up has failed for this long."""
+    """Not ready when nothing came of all that was tried for this long, with a sink that is up."""
 
     every_sink: SinkSettings = Field(default_factory=SinkSettings)
     """What sinks have where they have nothing of their own."""

@@ -1,7 +1,7 @@
 """Tells whether a relay does its work, by what it says itself: no database is asked.
 
 Not ready: while it waits for the database or its schema, while it stops, while a pump fails, and when a
-sink stalls: for `stall_after_seconds` all that it tried has failed. A deep queue is no stall, nor is a
+sink stalls: for `stall_after_seconds` nothing came of all that it tried. A deep queue is no stall, nor is a
 broker that is down (its breaker is open): the relay cannot mend that, and where it is a sidecar the service
 beside it would leave its load balancer.
 """
@@ -35,8 +35,6 @@ def _problems(sink: SinkHealth, stall_after: float) -> Iterator[str]:
     for failing in sink.failing:
         if failing.seconds > stall_after:
             yield f"{sink.sink}: pump {failing.pump} fails: {failing.reason}"
-    if sink.in_vain_seconds > stall_after and None not in sink.open_breakers:
-        yield (
-            f"{sink.sink} stalls: all that was tried for {sink.in_vain_seconds:.0f} s has failed, "
-            f"lastly: {sink.in_vain_reason}"
-        )
+    seconds, reason = sink.in_vain
+    if seconds > stall_after and None not in sink.open_breakers:
+        yield f"{sink.sink} stalls: nothing has come of all that was tried for {seconds:.0f} s: {reason}"

@@ -58,5 +58,5 @@ def _sink(sink: SinkHealth) -> dict[str, Any]:
         "lanes": len(sink.lanes),
         "open_breakers": len(sink.open_breakers),
         "quiet_seconds": round(sink.quiet_seconds, 3),
-        "in_vain_seconds": round(sink.in_vain_seconds, 3),
+        "in_vain_seconds": round(sink.in_vain[0], 3),
     }

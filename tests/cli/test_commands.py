@@ -71,6 +71,30 @@ def lines(result: Result) -> list[str]:
     return [line.rstrip() for line in result.stdout.splitlines()]
 
 
+async def test_what_a_terminal_would_obey_is_shown(outbox: Run, database: str) -> None:
+    nasty = "\x1b]0;owned\x07\x9b2J\r\n\u202e"
+    connection = await asyncpg.connect(database)
+    try:
+        id_ = await connection.fetchval(
+            "INSERT INTO outbox (message_id, type, sink, destination, key, payload, headers)"
+            " VALUES ($1, 't', 'kafka', 'orders', $2, $3, jsonb_build_object('x', $2::text)) RETURNING id",
+            uuid4(),
+            nasty,
+            nasty.encode(),
+        )
+        await connection.execute(
+            "UPDATE outbox_queue SET parked_at = now(), last_error = $2 WHERE id = $1", id_, nasty
+        )
+    finally:
+        await connection.close()
+    for command in (["stuck", "--parked"], ["show", str(id_), "--payload"]):
+        for result in await outbox(*command), await outbox(*command, "--json"):
+            assert result.exit_code == 0
+            assert not {each for each in result.stdout if not each.isprintable()} - {"\n"}
+    (shown,) = json.loads((await outbox("show", str(id_), "--payload", "--json")).stdout)
+    assert {shown[name] for name in ("key", "last_error", "payload")} == {nasty}
+
+
 # Help, errors and exit codes
 
 

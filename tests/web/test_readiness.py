@@ -24,8 +24,8 @@ def at_work(**fields: Any) -> Health:
         (Health(stopping=True), "stopping"),
         (at_work(failing=(Failing(pump=2, reason="no right", seconds=61),)), "kafka: pump 2 fails: no right"),
         (
-            at_work(in_vain_seconds=61, in_vain_reason="KeyError: 'x'"),
-            "kafka stalls: all that was tried for 61 s has failed, lastly: KeyError: 'x'",
+            at_work(in_vain=(61.0, "KeyError: 'x'")),
+            "kafka stalls: nothing has come of all that was tried for 61 s: KeyError: 'x'",
         ),
     ],
 )
@@ -38,8 +38,8 @@ def test_not_ready(health: Health, says: str) -> None:
     [
         at_work(quiet_seconds=1_000_000),
         at_work(failing=(Failing(pump=2, reason="no right", seconds=59),)),
-        at_work(in_vain_seconds=59),
-        at_work(in_vain_seconds=61, open_breakers=frozenset({None})),
+        at_work(in_vain=(59.0, "no")),
+        at_work(in_vain=(61.0, "no"), open_breakers=frozenset({None})),
     ],
     ids=["nothing to do", "a pump failed just now", "a delivery failed just now", "the sink is down"],
 )
