@@ -90,6 +90,12 @@ COUNT_AGE = Gauge(
     registry=REGISTRY,
 )
 COUNT_AGE.set(math.nan)  # not yet
+AMISS = Gauge(
+    "outbox_amiss",
+    "Rows that do not fit together, by what is wrong; `outbox repair` mends them.",
+    ["kind"],
+    registry=REGISTRY,
+)
 LANES_OWNED = Gauge("outbox_lanes_owned", "Lanes this relay owns.", ["sink"], registry=REGISTRY)
 BREAKERS_OPEN = Gauge(
     "outbox_breakers_open", "Sinks and destinations this relay holds back from.", ["sink"], registry=REGISTRY
@@ -111,6 +117,11 @@ def _failed(outcome: str) -> Callable[[Fields], None]:
 
 def _pump_failed(fields: Fields) -> None:
     _PUMP_FAILURES.labels(fields["sink"]).inc()
+
+
+def _integrity_checked(fields: Fields) -> None:
+    for kind in ("lost", "double", "ghosts", "passed", "behind"):
+        AMISS.labels(kind).set(fields[kind])
 
 
 def _lanes_lost(fields: Fields) -> None:
@@ -170,6 +181,11 @@ EVENTS: Mapping[str, Kind] = {
     # Maintenance.
     "maintenance.failed": Kind(_E, "reason pause", same="reason"),
     "count.failed": Kind(_W, "reason", same="reason"),
+    "integrity.checked": Kind(_D, "lost double ghosts passed behind", _integrity_checked),
+    "integrity.amiss": Kind(
+        _E, "lost double ghosts passed behind", same="lost double ghosts passed behind"
+    ),  # outbox repair
+    "integrity.failed": Kind(_W, "reason", same="reason"),
     "prune.failed": Kind(_W, "reason", same="reason"),
     "prune.done": Kind(_I, "rows", lambda fields: _PRUNED.inc(fields["rows"])),
 }

@@ -54,6 +54,7 @@ FIELDS: dict[str, Any] = {
     "id": 7,
     "pid": 1,
     "age": 1.0,
+    **dict.fromkeys(("lost", "double", "ghosts", "passed", "behind"), 1),
 }
 
 
@@ -98,7 +99,7 @@ def test_each_failure_is_counted_by_its_outcome(outcome: str) -> None:
 
 def test_no_metric_has_an_id_as_a_label() -> None:
     labels = {label for metric in REGISTRY.collect() for each in metric.samples for label in each.labels}
-    assert labels <= {"sink", "state", "outcome", "le"}
+    assert labels <= {"sink", "state", "outcome", "kind", "le"}
 
 
 async def test_a_watch_waits_for_an_event_by_its_fields() -> None:

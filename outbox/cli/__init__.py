@@ -24,6 +24,7 @@ COMMANDS = {
     "show": ("outbox.cli.look:show", "Show one delivery, or all of a message."),
     "retry": ("outbox.cli.act:retry", "Try parked or waiting deliveries again, now."),
     "skip": ("outbox.cli.act:skip", "Give deliveries up, so that their keys go on."),
+    "repair": ("outbox.cli.repair:repair", "Mend rows of the tables that do not fit together."),
     "huleedu": (
         "outbox.cli.huleedu:huleedu",
         "HuleEdu's services: the example that the outbox was made for.",
@@ -87,6 +88,6 @@ def main() -> None:
     \b
     Exit codes:
       0  it is done, or all is well
-      1  it could not be done, or (status) something is stuck or parked
+      1  it could not be done, or (status) something is stuck, parked or amiss
       2  a setting, an argument or an option is wrong
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from outbox import operate
 from outbox.cli.output import age, as_json, duration, print_facts, print_json, print_table, settings
 from outbox.cli.selecting import ask, filters, named, names, print_deliveries
-from outbox.operate import DeliveryState, Details, Selection, Status
+from outbox.operate import Amiss, DeliveryState, Details, Selection, Status
 
 
 @click.command()
@@ -22,7 +22,8 @@ from outbox.operate import DeliveryState, Details, Selection, Status
 def status(ctx: click.Context, *, as_json: bool) -> None:
     """Tell per sink what is pending, and which relays deliver it.
 
-    Exits 1 when something is stuck or parked: a person should look (`outbox stuck`).
+    Exits 1 when something is stuck or parked: a person should look (`outbox stuck`). So it does when rows of
+    the tables do not fit together, and says what is wrong (`outbox repair`).
 
     \b
     pending    everything not yet done, parked ones aside
@@ -63,6 +64,24 @@ def _print_status(found: Status) -> None:
     )
     if not found.relays:
         click.echo("No relay is at work. Start one (outbox relay), or see in its log what it waits for.")
+    if found.amiss:
+        click.echo()
+        for line in _what_is_amiss(found.amiss):
+            click.echo(line)
+        click.echo("See what would be done: outbox repair --dry-run")
+
+
+def _what_is_amiss(amiss: Amiss) -> Iterator[str]:
+    words = {
+        "lost": "written, but in neither the queue nor the receipts: nobody will send them",
+        "double": "in the queue though they have a receipt: they are sent again",
+        "ghosts": "in the queue without their message",
+        "passed": "written with an id below what was delivered before: relays find them within a minute",
+        "behind": "ids that the sequence has still to give are taken: writers will fail",
+    }
+    for kind, number in amiss.counts.items():
+        if number:
+            yield f"{number} {words[kind]}."
 
 
 @click.command()

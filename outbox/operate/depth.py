@@ -20,7 +20,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from outbox.operate.integrity import look
 from outbox.schema import table
+from outbox.schema.integrity import Amiss
 
 _LONG_AGO = cast(literal("epoch"), DateTime(timezone=True))
 """Nothing is told to be due for longer, whatever somebody wrote for a time."""
@@ -146,11 +148,13 @@ class Status:
 
     sinks: Sequence[SinkStatus]
     relays: Sequence[RelayStatus]
+    amiss: Amiss
+    """Rows that do not fit together."""
 
     @property
     def needs_attention(self) -> bool:
-        """True if something is stuck or parked."""
-        return any(sink.stuck or sink.parked for sink in self.sinks)
+        """True if something is stuck or parked, or does not fit together."""
+        return bool(self.amiss) or any(sink.stuck or sink.parked for sink in self.sinks)
 
 
 async def status(connection: AsyncConnection) -> Status:
@@ -172,4 +176,5 @@ async def status(connection: AsyncConnection) -> Status:
     return Status(
         sinks=[SinkStatus.of(sink, by_sink[sink]) for sink in sorted(known)],
         relays=[RelayStatus(*row, lanes=owned[row.relay_id]) for row in await connection.execute(living)],
+        amiss=await look(connection),
     )

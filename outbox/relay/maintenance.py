@@ -1,4 +1,7 @@
-"""What a relay does beside delivering: prune, publish its settings, and name who holds the floors back."""
+"""What a relay does beside delivering: prune, publish its settings, and look at what could be wrong.
+
+That is who holds the floors back, and whether the tables fit together.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import asyncpg
 
 from outbox.errors import describe
 from outbox.observe import emit
+from outbox.relay.integrity import Integrity
 from outbox.schema import in_schema
 from outbox.settings import Settings
 
@@ -72,6 +76,7 @@ class Maintenance:
         self._published = in_schema("SELECT sink FROM {schema}outbox_sinks", settings.database_schema)
         self._prune_batch = in_schema(PRUNE, settings.database_schema)
         self._pruned = 0
+        self._integrity = Integrity(settings)
 
     async def publish_settings(self, connection: asyncpg.Connection) -> None:
         """Tells the view `outbox_state` what only settings know."""
@@ -96,6 +101,7 @@ class Maintenance:
                 # Delivering goes on without it: a right that is missing, a lock that is not to be had.
                 emit("prune.failed", reason=describe(error))
             await self._publish_anew(connection)
+            await self._integrity.look(connection, ending)
             await self._name_long_writer(connection)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.prune_interval_seconds):

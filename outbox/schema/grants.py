@@ -21,6 +21,11 @@ _READ = {
     "outbox_lanes": "SELECT",
     "outbox_relays": "SELECT",
     "outbox_sinks": "SELECT",
+    # What tells whether the tables fit together.
+    "outbox": "SELECT (id, sink, lane, created_at)",
+    "outbox_receipts": "SELECT (id, settled_at)",
+    "outbox_id_seq": "SELECT",
+    "outbox_amiss": "SELECT",
     VERSION_TABLE: "SELECT",
 }
 
@@ -35,14 +40,18 @@ RIGHTS: Mapping[Part, Mapping[str, str]] = {
         "outbox_lanes": "SELECT, INSERT, UPDATE, DELETE",
         "outbox_relays": "SELECT, INSERT, UPDATE, DELETE",
         "outbox_sinks": "SELECT, INSERT, UPDATE, DELETE",
+        "outbox_walks": "SELECT, INSERT, UPDATE",
+        "outbox_amiss": "SELECT, INSERT, DELETE",
     },
     "operator": {
         **_READ,
         "outbox": "SELECT",
-        "outbox_queue": "SELECT, UPDATE, DELETE",
-        "outbox_receipts": "SELECT, INSERT",
+        "outbox_id_seq": "SELECT, UPDATE",
+        "outbox_queue": "SELECT, INSERT, UPDATE, DELETE",
+        "outbox_receipts": "SELECT, INSERT, DELETE",
         "outbox_lanes": "SELECT, UPDATE",
         "outbox_sinks": "SELECT, UPDATE",
+        "outbox_amiss": "SELECT, DELETE",
     },
     "reader": _READ,
     "consumer": {"outbox_inbox": "SELECT, INSERT, DELETE"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 VERSION_TABLE = "outbox_alembic_version"
 """Alembic's own table for these migrations, beside a service's `alembic_version`."""
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """Every migration, oldest first; what a database is at says whether one is missing."""
 
 LANES = 64
@@ -47,4 +47,6 @@ TABLES = (
     "outbox_relays",
     "outbox_sinks",
     "outbox_inbox",
+    "outbox_walks",
+    "outbox_amiss",
 )

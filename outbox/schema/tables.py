@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import MetaData, Table
 
-from outbox.schema import deliveries, parties
+from outbox.schema import deliveries, parties, walks
 from outbox.schema.limits import TABLES, VERSION_TABLE
 
 _CONVENTION = {
@@ -33,6 +33,8 @@ def metadata(schema: str | None = None) -> MetaData:
         parties.relays,
         parties.sinks,
         parties.inbox,
+        walks.walks,
+        walks.amiss,
     ):
         describe(tables)
     return tables

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from outbox.cli import COMMANDS, main
 from outbox.schema import REVISIONS
-from tests.support import waiting
+from tests.support import sql, waiting
 from tests.support.relay_process import RelayProcess
 
 Run = Callable[..., Awaitable[Result]]
@@ -468,3 +468,45 @@ async def test_without_the_web_extra_it_runs_without_http(
     await relay.event("relay.ready")
     relay.terminate()
     assert await relay.exited() == 0
+
+
+# Rows that do not fit together
+
+
+@pytest.fixture
+async def lost(database: str, deliveries: list[int]) -> list[int]:
+    """The deliveries, of which the last is in neither the queue nor the receipts."""
+    async with sql.connection(database) as hand:
+        await hand.execute("DELETE FROM outbox_queue WHERE id = $1", deliveries[-1])
+    return deliveries
+
+
+async def test_status_says_what_does_not_fit_together_and_what_to_do(outbox: Run, lost: list[int]) -> None:
+    await outbox("skip", str(lost[0]))
+    result = await outbox("status")
+    assert result.exit_code == 1
+    assert lines(result)[-2:] == [
+        "1 written, but in neither the queue nor the receipts: nobody will send them.",
+        "See what would be done: outbox repair --dry-run",
+    ]
+    assert json.loads((await outbox("status", "--json")).stdout)["amiss"]["lost"] == 1
+
+
+async def test_repair(outbox: Run, lost: list[int]) -> None:
+    rehearsed = await outbox("repair", "--dry-run")
+    assert (rehearsed.exit_code, lines(rehearsed)) == (
+        0,
+        ["1 in neither the queue nor the receipts: they are queued, and go out.", "Nothing was changed."],
+    )
+    assert (await outbox("repair")).exit_code == 2
+    assert json.loads((await outbox("repair", "--dry-run", "--json")).stdout)["mended"]["lost"] == 0
+    done = await outbox("repair", "--yes")
+    assert (done.exit_code, lines(done)[-1]) == (0, "It is done.")
+    assert (await states(outbox, lost))[-1] == "ready"
+    assert lines(await outbox("repair")) == ["Everything fits together."]
+
+
+async def test_repair_skips_what_was_deleted_on_purpose(outbox: Run, lost: list[int]) -> None:
+    done = await outbox("repair", "--lost", "skip", "--yes")
+    assert done.exit_code == 0
+    assert (await states(outbox, lost))[-1] == "skipped"

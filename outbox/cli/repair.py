@@ -1,0 +1,93 @@
+"""`outbox repair`: what does not fit together in the tables, and its mending."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import click
+
+from outbox import operate
+from outbox.cli.output import as_json, print_json, settings, warn
+from outbox.cli.selecting import ask
+from outbox.operate import Damage, Lost
+from outbox.settings import Settings
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Say what is amiss and what would be done, and change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--lost",
+    type=click.Choice(["queue", "skip"]),
+    default="queue",
+    show_default=True,
+    help="What becomes of messages that are in neither the queue nor the receipts: they go out after all, or "
+    "get a receipt that says skipped.",
+)
+@as_json
+def repair(*, dry_run: bool, yes: bool, lost: Lost, as_json: bool) -> None:
+    """Mend rows of the tables that do not fit together: after a restore, a replication, or somebody's hand.
+
+    It looks through all of the tables, says what it found, and asks. Relays may be at work meanwhile; a
+    restore may not.
+
+    \b
+    in neither queue nor receipts     queued by id, so that they go out; or --lost=skip
+    in both, done after it was written    leaves the queue
+    in both, with an older receipt    loses the receipt, and goes out
+    in the queue without its message  is deleted
+    an id below what was delivered    relays look at it at once
+    a sequence behind the ids         is set on
+    """
+    chosen = settings()
+    found = ask(chosen, operate.survey)
+    if not as_json:
+        for line in _lines(found, lost):
+            click.echo(line)
+    if dry_run or not found:
+        _say(found, Damage(), as_json=as_json)
+        return
+    if not yes:
+        _confirm()
+    mended = ask(chosen, lambda connection: operate.repair(connection, lost))
+    _say(found, mended, as_json=as_json)
+    _warn_of_the_rest(chosen)
+
+
+def _lines(found: Damage, lost: Lost) -> Iterator[str]:
+    if found.lost:
+        what = "they are queued, and go out" if lost == "queue" else "they get a receipt that says skipped"
+        yield f"{found.lost} in neither the queue nor the receipts: {what}."
+    if found.overtaken and lost == "queue":
+        yield f"Of {found.overtaken} of their keys later deliveries went out already: out of order."
+    if found.again:
+        yield f"{found.again} in the queue though they were done: they leave the queue."
+    if found.stale:
+        yield f"{found.stale} with a receipt that is older than they are: it is deleted, and they go out."
+    if found.ghosts:
+        yield f"{found.ghosts} in the queue without their message: they are deleted."
+    if found.passed:
+        yield f"{found.passed} with an id below what was delivered before: relays look at them at once."
+    if found.behind:
+        yield f"The sequence of ids is {found.behind} behind: it is set on."
+
+
+def _confirm() -> None:
+    if not sys.stdin.isatty():
+        raise click.UsageError("Add --yes, or --dry-run to change nothing.")
+    click.confirm("Do that?", abort=True)
+
+
+def _say(found: Damage, mended: Damage, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"found": found, "mended": mended})
+    elif not found:
+        click.echo("Everything fits together.")
+    else:
+        click.echo("It is done." if mended else "Nothing was changed.")
+
+
+def _warn_of_the_rest(settings: Settings) -> None:
+    if ask(settings, operate.look):
+        warn("Not everything fits together yet: a relay was settling it, or somebody is at it. Run it again")

@@ -1,0 +1,213 @@
+"""What operators do where rows of the tables do not fit together: survey all of them, and mend what is amiss.
+
+Both go through the tables a stretch at a time. Who mends holds a lock that keeps a second one waiting; rows
+that a relay is settling at that moment are left to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, fields
+from typing import Literal, NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox.operate.integrity import look, run
+from outbox.operate.statements import (
+    DELIVERED,
+    FIND_LOST,
+    JUDGE_QUEUE,
+    LOCK,
+    MEND_QUEUE,
+    QUEUE_LOST,
+    SET_SEQUENCE_ON,
+    SINKS,
+    SKIP_LOST,
+    TELL,
+)
+from outbox.schema.integrity import FORGET
+
+Lost = Literal["queue", "skip"]
+"""What becomes of lost messages: they go out after all, or they get a receipt that says `skipped`."""
+
+_STRETCH_ROWS = 10_000
+_KEYS = 100_000
+"""For how many keys it is told whether later deliveries went out already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """What was found amiss in all of the tables, or what of it was mended."""
+
+    lost: int = 0
+    """Messages in neither the queue nor the receipts."""
+    overtaken: int = 0
+    """Their keys of which later deliveries went out already."""
+    again: int = 0
+    """In the queue though they were done after they were written: they leave the queue."""
+    stale: int = 0
+    """In the queue with a receipt that is older than they are, so another's: the receipt goes."""
+    ghosts: int = 0
+    """In the queue without their message: they are deleted."""
+    passed: int = 0
+    """In line below what was delivered before they were written: relays look at them at once."""
+    behind: int = 0
+    """By how much the sequence was behind the ids: it is set on."""
+
+    def __add__(self, other: Damage) -> Damage:
+        sums = {each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)}
+        return Damage(**sums)
+
+    def __bool__(self) -> bool:
+        """Returns True if anything is amiss."""
+        return self != Damage()
+
+
+async def survey(connection: AsyncConnection) -> Damage:
+    """Returns what is amiss in all of the tables, however long they are."""
+    found, keys = Damage(), _LostKeys()
+    async for messages in _messages(connection):
+        found += Damage(lost=len(messages.lost))
+        keys.add(messages.lost)
+        if keys.first:
+            async with connection.begin():
+                delivered = await run(connection, DELIVERED, messages.after, messages.reached)
+                keys.compare(_Delivered._make(row) for row in delivered)
+    async for queued in _queued(connection):
+        found += queued.found
+    async with connection.begin():
+        newest = await look(connection)
+    return found + Damage(overtaken=len(keys.overtaken), passed=newest.passed, behind=newest.behind)
+
+
+async def repair(connection: AsyncConnection, lost: Lost = "queue") -> Damage:
+    """Mends what is amiss in all of the tables; returns what it mended.
+
+    Lost messages are queued by their ids, so what of their keys is newer and not sent yet goes after them.
+    """
+    mended = await _mend_ids(connection)
+    async for queued in _queued(connection):
+        if queued.found:
+            mended += await _mend_queue(connection, queued)
+    async for messages in _messages(connection):
+        if messages.lost:
+            mended += await _mend_lost(connection, messages, lost)
+    async with connection.begin():
+        await run(connection, FORGET)
+    return mended
+
+
+async def _mend_ids(connection: AsyncConnection) -> Damage:
+    async with connection.begin():
+        found = await look(connection)
+        set_on = (await run(connection, SET_SEQUENCE_ON)).all()
+        if found.passed:
+            sinks = (await run(connection, SINKS)).scalars().all()
+            await _look_from_the_beginning(connection, sinks)
+    return Damage(passed=found.passed, behind=found.behind if set_on else 0)
+
+
+async def _mend_queue(connection: AsyncConnection, stretch: _Queued) -> Damage:
+    async with connection.begin():
+        await run(connection, LOCK)
+        found = await run(connection, MEND_QUEUE, *stretch.after, *stretch.reached)
+        again, stale, ghosts, ended = tuple(found.one())
+        await _look_from_the_beginning(connection, ended)
+    return Damage(again=again, stale=stale, ghosts=ghosts)
+
+
+async def _mend_lost(connection: AsyncConnection, stretch: _Messages, lost: Lost) -> Damage:
+    async with connection.begin():
+        await run(connection, LOCK)
+        statement = QUEUE_LOST if lost == "queue" else SKIP_LOST
+        sinks = (await run(connection, statement, stretch.after, stretch.reached)).scalars().all()
+        if lost == "queue":
+            await _look_from_the_beginning(connection, set(sinks))
+    return Damage(lost=len(sinks))
+
+
+async def _look_from_the_beginning(connection: AsyncConnection, sinks: Iterable[str]) -> None:
+    # What was queued, or waited, may be below its owner's floor. Told in the same transaction, so that
+    # nothing newer of its key goes out before it; sorted, so that no two wait for each other.
+    for sink in sorted(sinks):
+        await run(connection, TELL, sink)
+
+
+class _Lost(NamedTuple):
+    id: int
+    sink: str
+    key_hash: int | None
+    """None where it has no key."""
+
+
+class _Delivered(NamedTuple):
+    sink: str
+    key_hash: int
+    last_id: int
+
+
+class _LostKeys:
+    """The keys of lost messages, and which of them have later deliveries that went out."""
+
+    def __init__(self) -> None:
+        self.first: dict[tuple[str, int], int] = {}
+        self.overtaken: set[tuple[str, int]] = set()
+
+    def add(self, lost: Iterable[_Lost]) -> None:
+        for each in lost:
+            if each.key_hash is not None and len(self.first) < _KEYS:
+                self.first.setdefault((each.sink, each.key_hash), each.id)
+
+    def compare(self, delivered: Iterable[_Delivered]) -> None:
+        for sink, key_hash, last_id in delivered:
+            if last_id > self.first.get((sink, key_hash), last_id):
+                self.overtaken.add((sink, key_hash))
+
+
+class _Messages(NamedTuple):
+    """A stretch of `outbox`."""
+
+    after: int
+    reached: int
+    lost: list[_Lost]
+
+
+async def _messages(connection: AsyncConnection) -> AsyncIterator[_Messages]:
+    after = 0
+    while True:
+        async with connection.begin():
+            rows = (await run(connection, FIND_LOST, after, _STRETCH_ROWS)).all()
+        reached = rows[0].reached
+        if reached is None:
+            return
+        yield _Messages(after, reached, [_Lost._make(row[1:]) for row in rows if row.id is not None])
+        after = reached
+
+
+class _Place(NamedTuple):
+    """A row of the queue."""
+
+    sink: str
+    lane: int
+    id: int
+
+
+class _Queued(NamedTuple):
+    """A stretch of the queue."""
+
+    after: _Place
+    reached: _Place
+    found: Damage
+
+
+async def _queued(connection: AsyncConnection) -> AsyncIterator[_Queued]:
+    after = _Place("", 0, 0)
+    while True:
+        async with connection.begin():
+            row = (await run(connection, JUDGE_QUEUE, *after, _STRETCH_ROWS)).one_or_none()
+        if row is None:
+            return
+        again, stale, ghosts, *place = tuple(row)
+        reached = _Place._make(place)
+        yield _Queued(after, reached, Damage(again=again, stale=stale, ghosts=ghosts))
+        after = reached
