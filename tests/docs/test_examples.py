@@ -27,12 +27,15 @@ from sqlalchemy.orm import Session
 
 from outbox import Settings, new_id, observe
 from outbox.cli import main
+from outbox.errors import Permanent
 from outbox.huleedu.els import Assigned, register_batch
 from outbox.huleedu.gateway import Gateway
 from outbox.huleedu.migrate import upgrade
+from outbox.message import Sent
 from outbox.relay import Relay
 from outbox.settings import KafkaSettings, RedisSettings
 from tests.support import gateway as gateways
+from tests.support.deliveries import delivery
 from tests.support.huleedu import content, registration, written
 from tests.support.kafka import Topics
 from tests.support.manual import ROOT, blocks, example
@@ -192,6 +195,23 @@ async def test_a_sink_of_ones_own(module: ModuleType, database: str, tmp_path: P
                 await events.wait_for("pump.settled", delivered=1, count=2)
     assert parked.fields["reason"] == "a line break in the payload"
     assert (tmp_path / "notes").read_bytes() == b"one\nthree\n"
+
+
+@pytest.mark.parametrize("module", ["sink"], indirect=True)
+def test_a_sink_of_ones_own_writes_nothing_outside_its_folder(module: ModuleType, tmp_path: Path) -> None:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    sink = module.FileSink({"folder": str(folder)})
+    good = [delivery("orders"), delivery("a.b-c_d")]
+    outside = ["../x", "..", ".", "", "/x", str(tmp_path / "x"), "a/../../x", "sub/x", "a\0b", "x" * 300]
+    outside += ["\n", "a\n", "~", "C:x", "..\\x", "ü" * 100]
+    results = asyncio.run(sink.send([*map(delivery, outside), *good]))
+    assert [type(result) for result in results] == [Permanent] * len(outside) + [Sent] * 2
+    assert {file.relative_to(tmp_path) for file in tmp_path.rglob("*")} == {
+        Path("notes"),
+        Path("notes/orders"),
+        Path("notes/a.b-c_d"),
+    }
 
 
 @pytest.mark.parametrize("module", ["gate"], indirect=True)
