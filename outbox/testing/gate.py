@@ -103,8 +103,9 @@ class Gate:
 
     def record(self, attempts: Iterable[Attempt]) -> None:
         """Records what came; once this returns, only a crash of the machine loses it."""
-        lines = "".join(f"{json.dumps(attempt)}\n" for attempt in attempts)
-        # In one piece, so that processes do not write into each other's lines.
+        # In one piece, so that processes do not write into each other's lines, and on a line of its own: the
+        # one before is torn where its process was killed while it wrote.
+        lines = "\n" + "".join(f"{json.dumps(attempt)}\n" for attempt in attempts)
         with (self._directory / "attempts").open("ab", buffering=0) as file:
             file.write(lines.encode())
 
@@ -115,7 +116,8 @@ class Gate:
             with (self._directory / "attempts").open() as file:
                 file.seek(self._read_to)
                 while (line := file.readline()).endswith("\n"):
-                    self._attempts.append(Attempt(*json.loads(line)))
+                    if line.endswith("]\n"):
+                        self._attempts.append(Attempt(*json.loads(line)))
                     self._read_to = file.tell()
         except FileNotFoundError:
             pass
