@@ -152,6 +152,8 @@ EVENTS: Mapping[str, Kind] = {
     "relay.stopped": Kind(_I),
     "http.listening": Kind(_I, "host port"),
     "http.missing": Kind(_W, "reason"),
+    # This relay alone is cut off from it; its lanes go to others, and it tries again after `pause` seconds.
+    "sink.left": Kind(_W, "sink reason pause"),
     # Who owns what. `lanes` is a collection of lane numbers.
     "lanes.taken": Kind(_I, "sink lanes"),
     "lanes.released": Kind(_I, "sink lanes"),

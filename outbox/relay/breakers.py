@@ -117,6 +117,9 @@ class SinkBreakers:
         self._breakers: dict[str | None, Breaker] = {}
         self._idle: dict[str | None, set[int]] = {}
         """The pumps that had nothing to send since the breaker opened."""
+        self._down_since = 0.0
+        self.down_reason = ""
+        """Why the sink as a whole was down when it last was."""
         self._parts: dict[tuple[str | None, str | None], tuple[int, float]] = {}
         """How often parts of destinations failed in a row, and until when retries of the last time come."""
 
@@ -124,6 +127,11 @@ class SinkBreakers:
     def open(self) -> frozenset[str | None]:
         """The destinations that are kept back from now; None stands for the whole sink."""
         return frozenset(self._breakers)
+
+    @property
+    def down_seconds(self) -> float:
+        """For how long the sink as a whole has been down; zero while it is not."""
+        return self._clock() - self._down_since if None in self._breakers else 0.0
 
     def may_open(self, destination: str | None, others: int) -> bool:
         """Whether there is a breaker for it beside so many others that open now: their number is bounded."""
@@ -161,6 +169,9 @@ class SinkBreakers:
 
     def trip(self, destination: str | None, reason: str) -> None:
         """Opens the breaker of a destination, or of the sink (None), for a while."""
+        if destination is None:
+            self._down_since = self._clock() - self.down_seconds
+            self.down_reason = reason
         breaker = self._breakers.setdefault(destination, Breaker(self._backoff))
         if wait := breaker.trip(self._clock(), self._jitter()):
             self._idle[destination] = set()

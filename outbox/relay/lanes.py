@@ -185,6 +185,9 @@ class Lanes:
         self._clock = clock
         self._all: dict[str, SinkLanes] = {}
         self._sinks: dict[str, SinkLanes] = {}
+        self._withdrawn: set[str] = set()
+        self._relays: dict[str, int] = {}
+        """How many living relays serve each sink, as of the last heartbeat."""
 
     def of(self, sink: str) -> SinkLanes:
         """Returns the lanes of a sink; none are taken before `serve`."""
@@ -193,7 +196,17 @@ class Lanes:
     def serve(self, sink: str) -> None:
         """Takes a share of this sink's lanes from the next heartbeat on."""
         self._sinks[sink] = self.of(sink)
+        self._withdrawn.discard(sink)
         self.nudged.set()
+
+    def withdraw(self, sink: str) -> None:
+        """Leaves this sink's lanes to other relays, from the next heartbeat on."""
+        self._withdrawn.add(sink)
+        self.nudged.set()
+
+    def others(self, sink: str) -> int:
+        """Returns how many other relays served this sink at the last heartbeat."""
+        return self._relays.get(sink, 0) - (sink in self._sinks and sink not in self._withdrawn)
 
     async def join(self, connection: asyncpg.Connection) -> None:
         """Begins on a new connection, owning nothing: what was owned before is taken anew or not at all."""
@@ -209,11 +222,12 @@ class Lanes:
         self.nudged.clear()
         sinks = dict(self._sinks)  # One that becomes ready meanwhile has its turn next time.
         lease = self._settings.lease_seconds
-        await connection.execute(self._statement(ALIVE), self.relay, self.name, VERSION, list(sinks), lease)
+        serving = [sink for sink in sinks if sink not in self._withdrawn]
+        await connection.execute(self._statement(ALIVE), self.relay, self.name, VERSION, serving, lease)
         await self._renew(connection, sinks)
-        relays = dict(await connection.fetch(self._statement(COUNT)))
+        self._relays = dict(await connection.fetch(self._statement(COUNT)))
         for sink, lanes in sinks.items():
-            share = math.ceil(LANES / max(1, relays.get(sink, 1)))
+            share = math.ceil(LANES / max(1, self._relays.get(sink, 1))) if sink in serving else 0
             staying = [number for number in lanes.owned if number not in lanes.leaving]
             if len(staying) > share:
                 lanes.leaving.update(staying[share:])

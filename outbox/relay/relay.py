@@ -21,6 +21,7 @@ from outbox.errors import describe
 from outbox.observe import Failing, Health, SinkHealth, emit
 from outbox.relay.parts import Parts
 from outbox.relay.pump import Pump, ServedSink
+from outbox.relay.serving import Serving
 from outbox.relay.store import NO_DATABASE, ConnectionLost, Store, relay_connection
 from outbox.relay.supervise import Trouble, keep_running
 from outbox.relay.waiting import wait_for
@@ -44,7 +45,7 @@ class Relay:
         self._parts = Parts.of(self._settings)
         self._lanes = self._parts.lanes
         self._served = self._parts.served
-        self._started = {served.name: asyncio.Event() for served in self._served}
+        self._serving = {served.name: self._serve(served) for served in self._served}
         self._stopping = asyncio.Event()
         self._bound: asyncio.Timeout | None = None
         self._task: asyncio.Task[None] | None = None
@@ -116,9 +117,9 @@ class Relay:
     async def _live(self) -> None:
         try:
             async with asyncio.timeout(None) as self._bound, asyncio.TaskGroup() as group:
-                starting = [group.create_task(self._start(served)) for served in self._served]
+                serving = [group.create_task(each.run()) for each in self._serving.values()]
                 await self._sessions()
-                for task in starting:
+                for task in serving:
                     task.cancel()
         finally:
             self._bound = None
@@ -130,20 +131,11 @@ class Relay:
             for task in hanging:
                 task.cancel()
 
-    async def _start(self, served: ServedSink) -> None:
-        """Connects one sink; its lanes are taken only then, so that a relay that can reach it has them."""
-        wait = 0.1
-        while True:
-            try:
-                await served.sink.start()
-            except Exception as error:  # noqa: BLE001 - a sink may be anybody's
-                emit("relay.waiting", what=served.name, reason=describe(error))
-            else:
-                break
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, _LONGEST_RECONNECT_SECONDS)
-        self._started[served.name].set()
-        self._lanes.serve(served.name)
+    def _serve(self, served: ServedSink) -> Serving:
+        settings = self._settings
+        return Serving(
+            served, self._lanes, lease=settings.lease_seconds, heartbeat=settings.heartbeat_seconds
+        )
 
     async def _sessions(self) -> None:
         wait = 0.1
@@ -218,7 +210,7 @@ class Relay:
         def tell(reason: str, pause: float) -> None:
             emit("pump.failed", sink=served.name, pump=pump.number, reason=reason, pause=pause)
 
-        await _first(self._started[served.name], ending)
+        await _first(self._serving[served.name].started, ending)
         await keep_running(life, ending, pump.trouble, tell)
 
     async def _maintain(self, ending: asyncio.Event) -> None:

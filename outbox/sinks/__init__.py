@@ -27,7 +27,10 @@ class Sink(Protocol):
     """
 
     async def start(self) -> None:
-        """Connects. Raises `Unavailable` while the broker cannot be reached; is called again then."""
+        """Connects. Raises `Unavailable` while the broker cannot be reached.
+
+        It is called again then, and also when nothing could be sent for long, to see whether it can.
+        """
 
     async def send(self, deliveries: Sequence[Delivery]) -> Sequence[Result]:
         """Sends a batch, which is in id order within each key; returns one result per delivery, in its order.

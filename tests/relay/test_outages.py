@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -10,8 +11,18 @@ import pytest
 from redis.asyncio import Redis
 
 from outbox.devstack import Kafka, Postgres, Valkey
-from outbox.testing import Gate
-from tests.relay.traffic import QUICK, SINK, arrived, assert_all_in_order, emptied, inversions, write
+from outbox.relay import Relay
+from outbox.testing import Fault, Gate
+from tests.relay.traffic import (
+    QUICK,
+    SINK,
+    arrived,
+    assert_all_in_order,
+    emptied,
+    inversions,
+    settings_of,
+    write,
+)
 from tests.support import sql
 from tests.support.kafka import Topics
 from tests.support.postgres import migrate
@@ -157,3 +168,50 @@ async def test_postgres_restarts_in_the_middle_of_a_burst(
     await relay.event("relay.lost_database", count=2)
     relay.terminate()
     assert await relay.exited(deadline=5.0) == 0
+
+
+async def test_a_relay_that_alone_is_cut_off_leaves_its_lanes_to_the_other(
+    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate, tmp_path: Path
+) -> None:
+    cut_off, works = gate, Gate(tmp_path / "other")
+    async with Relay(settings_of(environment)) as first:
+        await until_owned(first, 64)
+        async with Relay(settings_of({**environment, **works.environment(SINK)})) as second:
+            await until_owned(second, 32)
+            cut_off.set(Fault(kind="unavailable"))
+            ids = await write(connection, [f"key-{number}" for number in range(200)])
+            await emptied(connection)
+            assert sorted(works.arrived) == ids
+            assert cut_off.arrived == []
+            await until_owned(second, 64)
+            cut_off.set()
+            await until_owned(first, 32)
+            later = await write(connection, [f"key-{number}" for number in range(200)])
+            await emptied(connection)
+    assert sorted(works.arrived + cut_off.arrived) == ids + later
+    assert cut_off.arrived
+
+
+async def until_owned(relay: Relay, count: int) -> None:
+    """Return once it owns so many lanes."""
+
+    async def owns() -> bool:
+        (sink,) = relay.health().sinks
+        return len(sink.lanes) == count
+
+    await until(owns, deadline=60.0)
+
+
+async def test_a_relay_that_is_cut_off_with_nobody_beside_keeps_its_lanes(
+    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate
+) -> None:
+    async with Relay(settings_of(environment)) as relay:
+        await until_owned(relay, 64)
+        gate.set(Fault(kind="unavailable"))
+        ids = await write(connection, ["a"] * 3)
+        await until(lambda: have_waited(connection, 2 * LEASE_SECONDS))
+        (sink,) = relay.health().sinks
+        assert len(sink.lanes) == 64
+        gate.set()
+        await emptied(connection)
+    assert gate.arrived == ids
