@@ -1,39 +1,44 @@
 """What operators do to what is in the queue: try it again, or give it up.
 
-Lanes are locked before rows, as relays do it. A row that a relay is settling at that moment is left
-to it.
+A million rows are walked once, in short transactions that lock a thousand of them and no lane, so that no
+relay waits for its leases. A row that a relay is settling at that moment is left to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    CTE,
     BigInteger,
     ColumnElement,
     FromClause,
-    SmallInteger,
-    Table,
-    TableValuedAlias,
-    Text,
     and_,
-    column,
     delete,
+    false,
     func,
     literal,
     select,
+    text,
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.operate.state import STATE, Selection, pending
 from outbox.schema import table
 
 _BATCH = 1_000
+
+# Statistics may be older than the queue's content, and any other plan reads all of it for each batch.
+_BY_THE_KEY = text("""
+    SELECT set_config(name, 'off', true)
+    FROM unnest(CAST('{enable_sort,enable_bitmapscan,enable_seqscan,enable_hashjoin,enable_mergejoin,jit}'
+                     AS text[])) AS name
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +56,17 @@ class Done:
         return Done(self.rows + other.rows, self.busy + other.busy, self.uncertain + other.uncertain)
 
 
-Picked = Sequence[tuple[str, int, int]]
-"""Rows of the queue as (sink, lane, id)."""
+class Rows(NamedTuple):
+    """Rows of the queue, all in one lane."""
+
+    sink: str
+    lane: int
+    ids: Sequence[int]
+
+    def among(self, columns: FromClause) -> ColumnElement[bool]:
+        """The condition that a row is one of these."""
+        ids = columns.c.id == func.any(literal(self.ids, ARRAY(BigInteger)))
+        return and_(columns.c.sink == self.sink, columns.c.lane == self.lane, ids)
 
 
 _RETRIABLE = ("parked", "retrying")
@@ -77,86 +91,99 @@ async def skip(connection: AsyncConnection, selection: Selection) -> Done:
     return await _in_batches(connection, selection, _skip)
 
 
-Action = Callable[[AsyncConnection, Picked], Awaitable[Done]]
+Action = Callable[[AsyncConnection, Rows], Awaitable[Done]]
 
 
 async def _in_batches(connection: AsyncConnection, selection: Selection, act: Action) -> Done:
-    done, last = Done(), 0
-    places = (STATE.c.sink, STATE.c.lane, STATE.c.id)
-    while True:
+    done = Done()
+    async for sink, lane, ids in _found(connection, selection):
+        for start in range(0, len(ids), _BATCH):
+            done += await _batch(connection, selection, act, Rows(sink, lane, ids[start : start + _BATCH]))
+    return done
+
+
+async def _batch(connection: AsyncConnection, selection: Selection, act: Action, rows: Rows) -> Done:
+    async with _transaction(connection):
+        locked = await _locked(connection, rows)
+        # Asked again under the locks: a relay may have changed a row's state before.
+        again = pending(selection, STATE.c.id).where(locked.among(STATE))
+        still = locked._replace(ids=list(await connection.scalars(again)))
+        return Done(busy=len(rows.ids) - len(locked.ids)) + await act(connection, still)
+
+
+async def _found(connection: AsyncConnection, selection: Selection) -> AsyncIterator[Rows]:
+    """Gives what matches lane by lane, so that all of the queue is read about once, and never all kept."""
+    ids = func.array_agg(aggregate_order_by(STATE.c.id, STATE.c.id))
+    matching = pending(selection, STATE.c.sink, STATE.c.lane, ids).group_by(STATE.c.sink, STATE.c.lane)
+    if selection.named:
         async with connection.begin():
-            after = pending(selection, *places).where(STATE.c.id > last).order_by(STATE.c.id).limit(_BATCH)
-            found = [tuple(row) for row in await connection.execute(after)]
-            if not found:
-                return done
-            await _lock_lanes(connection, found)
-            # Asked again under the locks: a relay may have changed a row's state before.
-            last = found[-1][2]
-            again = after.where(STATE.c.id <= last)
-            picked = [tuple(row) for row in await connection.execute(again)]
-            done += await act(connection, picked)
+            found = (await connection.execute(matching)).all()
+        for row in found:
+            yield Rows(*row)
+        return
+    lane = None
+    while lane := await _next_lane(connection, selection, lane):
+        async with _transaction(connection):
+            here = matching.where(STATE.c.sink == lane.sink, STATE.c.lane == lane.lane)
+            row = (await connection.execute(here)).first()
+        if row:
+            yield Rows(*row)
 
 
-async def _lock_lanes(connection: AsyncConnection, picked: Picked) -> None:
-    lanes = table("outbox_lanes")
-    mine = {(sink, lane) for sink, lane, _ in picked}
-    await connection.execute(
-        select(lanes.c.lane)
-        .where(tuple_(lanes.c.sink, lanes.c.lane).in_(mine))
-        .order_by(lanes.c.sink, lanes.c.lane)
-        .with_for_update()
-    )
-
-
-async def _retry(connection: AsyncConnection, picked: Picked) -> Done:
+async def _next_lane(connection: AsyncConnection, selection: Selection, before: Any) -> Any:
     queue = table("outbox_queue")
-    locked = _locked(picked)
-    statement = (
-        update(queue)
-        .where(_same(queue, locked))
-        .values(parked_at=None, due_at=func.clock_timestamp(), attempts=0, blocks=True)
-        .returning(queue.c.id)
+    place = (queue.c.sink, queue.c.lane)
+    statement = select(*place).order_by(*place).limit(1)
+    if before:
+        statement = statement.where(tuple_(*place) > tuple_(*before))
+    if selection.sink is not None:
+        statement = statement.where(queue.c.sink == selection.sink)
+    async with _transaction(connection):
+        return (await connection.execute(statement)).first()
+
+
+@asynccontextmanager
+async def _transaction(connection: AsyncConnection) -> AsyncIterator[None]:
+    async with connection.begin():
+        await connection.execute(_BY_THE_KEY)
+        yield
+
+
+async def _locked(connection: AsyncConnection, rows: Rows) -> Rows:
+    """Locks rows of the queue until the transaction ends; returns those that nobody else has locked."""
+    queue = table("outbox_queue")
+    free = select(queue.c.id).where(rows.among(queue)).with_for_update(skip_locked=True)
+    return rows._replace(ids=list(await connection.scalars(free)))
+
+
+async def _retry(connection: AsyncConnection, rows: Rows) -> Done:
+    queue = table("outbox_queue")
+    now = func.clock_timestamp()
+    changed = (
+        update(queue).where(rows.among(queue)).values(parked_at=None, due_at=now, attempts=0, blocks=True)
     )
-    changed = list(await connection.scalars(statement))
-    return Done(rows=len(changed), busy=len(picked) - len(changed))
+    await connection.execute(changed)
+    return Done(rows=len(rows.ids))
 
 
-async def _skip(connection: AsyncConnection, picked: Picked) -> Done:
+async def _skip(connection: AsyncConnection, rows: Rows) -> Done:
     queue, receipts = table("outbox_queue"), table("outbox_receipts")
-    locked = _locked(picked)
-    gone = (await connection.execute(delete(queue).where(_same(queue, locked)).returning(*queue.c))).all()
-    if gone:
-        given_up = [{"id": row.id, "outcome": "skipped", "attempts": row.attempts} for row in gone]
-        await connection.execute(insert(receipts).on_conflict_do_nothing(), given_up)
-    await _tell_owners(connection, {row.sink for row in gone if row.blocks})
-    return Done(len(gone), len(picked) - len(gone), sum(row.uncertain for row in gone))
+    gone = delete(queue).where(rows.among(queue)).returning(*queue.c).cte("gone")
+    given_up = select(gone.c.id, literal("skipped"), gone.c.attempts)
+    recorded = insert(receipts).from_select(["id", "outcome", "attempts"], given_up).on_conflict_do_nothing()
+    summed = select(
+        func.coalesce(func.bool_or(gone.c.blocks), false()), func.count().filter(gone.c.uncertain)
+    )
+    ended, uncertain = (await connection.execute(summed.add_cte(recorded.cte("recorded")))).one()
+    if ended:
+        await _tell_owners(connection, rows.sink)
+    return Done(len(rows.ids), uncertain=uncertain)
 
 
-async def _tell_owners(connection: AsyncConnection, ended: set[str]) -> None:
+async def _tell_owners(connection: AsyncConnection, sink: str) -> None:
     # What waited may be below its owner's floor. Told in the same transaction, so that nothing newer
     # of the key goes out before it.
     sinks = table("outbox_sinks")
     await connection.execute(
-        update(sinks).where(sinks.c.sink.in_(ended)).values(holds_ended=sinks.c.holds_ended + 1)
+        update(sinks).where(sinks.c.sink == sink).values(holds_ended=sinks.c.holds_ended + 1)
     )
-
-
-def _locked(picked: Picked) -> CTE:
-    queue, rows = table("outbox_queue"), _unnested(picked)
-    places = select(queue.c.sink, queue.c.lane, queue.c.id).join(rows, _same(queue, rows))
-    return places.with_for_update(of=queue, skip_locked=True).cte("locked")
-
-
-def _same(queue: Table, rows: FromClause) -> ColumnElement[bool]:
-    return and_(*(queue.c[name] == rows.c[name] for name in ("sink", "lane", "id")))
-
-
-def _unnested(picked: Picked) -> TableValuedAlias:
-    sinks, lanes, ids = ([row[part] for row in picked] for part in range(3))
-    arrays = (
-        literal(sinks, ARRAY(Text)),
-        literal(lanes, ARRAY(SmallInteger)),
-        literal(ids, ARRAY(BigInteger)),
-    )
-    columns = (column("sink", Text), column("lane", SmallInteger), column("id", BigInteger))
-    return func.unnest(*arrays).table_valued(*columns, name="picked").render_derived()

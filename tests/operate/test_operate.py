@@ -17,6 +17,7 @@ from outbox.migrate import upgrade
 from outbox.operate import PENDING, Done, Selection, connect
 from outbox.settings import Settings
 from tests.support import sql
+from tests.support.waiting import until
 
 RELAY = UUID(int=1)
 
@@ -361,21 +362,58 @@ async def test_a_row_being_settled_is_left_to_its_relay(
             assert await operate.skip(operator, Selection(states=["parked"])) == Done(rows=1, busy=1)
 
 
-async def test_an_action_waits_for_a_relay_that_records_a_failure(
+async def test_a_row_whose_failure_is_being_recorded_is_left_to_its_relay(
+    database: str, observer: asyncpg.Connection, operator: AsyncConnection
+) -> None:
+    (only,) = await write(observer, "k")
+    for act in (operate.retry, operate.skip):
+        await change(observer, only, parked_at="NULL")
+        await fail(observer, only)
+        async with sql.connection(database) as relay, relay.transaction():
+            await park(relay, only)
+            assert await act(operator, Selection(states=["retrying"])) == Done(busy=1)
+    assert await states(operator) == {only: "parked"}
+
+
+async def test_an_action_and_the_renewal_of_a_lease_do_not_wait_for_each_other(
     database: str, observer: asyncpg.Connection, operator: AsyncConnection
 ) -> None:
     await own_all_lanes(observer, "kafka")
-    (only,) = await write(observer, "k")
-    await fail(observer, only)
-    pid = await sql.pid_of(operator)
-    await operator.rollback()
-    async with sql.connection(database) as relay, relay.transaction():
-        await relay.execute("SELECT FROM outbox_lanes FOR SHARE")
-        acting = asyncio.create_task(operate.skip(operator, Selection(states=["retrying"])))
-        await sql.blocked(observer, pid)
-        await park(relay, only)
-    assert await acting == Done()
-    assert await states(operator) == {only: "parked"}
+    await serve(observer, "kafka")
+    ids = await write(observer, "a", "b")
+    await park(observer, *ids, blocks=True)
+    async with sql.connection(database) as relay, relay.transaction(), asyncio.timeout(5):
+        await relay.execute("UPDATE outbox_lanes SET expires_at = expires_at + interval '1 second'")
+        assert await operate.retry(operator, Selection()) == Done(rows=2)
+        assert await operate.skip(operator, Selection(states=["retrying"])) == Done(rows=2)
+
+
+@pytest.mark.parametrize("act", [operate.retry, operate.skip])
+async def test_an_action_on_many_rows_reads_each_a_few_times(
+    database: str, observer: asyncpg.Connection, act: Any
+) -> None:
+    rows = 20_000
+    await observer.execute(
+        "INSERT INTO outbox (message_id, type, sink, destination, key)"
+        f" SELECT gen_random_uuid(), 't', 'kafka', 'topic', g::text FROM generate_series(1, {rows}) AS g"
+    )
+    await observer.execute("UPDATE outbox_queue SET parked_at = now(), last_error = 'x'; ANALYZE")
+    await observer.fetchval("SELECT pg_stat_reset()")
+    async with connect(Settings.model_validate({"database_url": database})) as operator:
+        assert await act(operator, Selection(states=["parked"])) == Done(rows=rows)
+        pid = await sql.pid_of(operator)
+
+    async def is_told() -> bool:
+        # A session tells the statistics what it read when it ends, if not before.
+        gone = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)"
+        return bool(await observer.fetchval(gone, pid))
+
+    await until(is_told)
+    read = await observer.fetchval(
+        "SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_user_tables"
+        " WHERE relname IN ('outbox', 'outbox_queue')"
+    )
+    assert rows <= read < 12 * rows
 
 
 # Which rows a question reads
