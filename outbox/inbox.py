@@ -49,12 +49,13 @@ async def once(
 
 async def prune_inbox(
     session: AsyncSession | AsyncConnection,
+    consumer: str,
     older_than: timedelta,
     *,
     limit: int = 10_000,
     settings: Settings | None = None,
 ) -> int:
-    """Forgets what was received longer ago than that, at most `limit` records; returns how many those were.
+    """Forgets what `consumer` received longer ago than that, at most `limit` records; returns how many.
 
     A message that comes again after that is taken for a new one, so keep records for longer than the broker
     keeps messages and a relay may be down.
@@ -63,8 +64,10 @@ async def prune_inbox(
     return await _execute(
         session,
         f"DELETE FROM {table} WHERE ctid = ANY (ARRAY("
-        f"SELECT ctid FROM {table} WHERE received_at < clock_timestamp() - CAST(:age AS interval)"
-        " LIMIT :most))",
+        f"SELECT ctid FROM {table}"
+        " WHERE consumer = :consumer AND received_at < statement_timestamp() - CAST(:age AS interval)"
+        " ORDER BY received_at LIMIT :most))",
+        consumer=consumer,
         age=older_than,
         most=limit,
     )

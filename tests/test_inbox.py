@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import asyncpg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
@@ -135,11 +135,43 @@ async def test_old_records_are_pruned_in_bites(session: AsyncSession, observer: 
         "INSERT INTO outbox_inbox SELECT 'grades', gen_random_uuid(), now() - n * interval '1 day'"
         " FROM generate_series(1, 10) n"
     )
-    assert await prune_inbox(session, timedelta(days=4.5), limit=4) == 4
-    assert await prune_inbox(session, timedelta(days=4.5), limit=4) == 2
-    assert await prune_inbox(session, timedelta(days=4.5), limit=4) == 0
+    assert await prune_inbox(session, "grades", timedelta(days=4.5), limit=4) == 4
+    assert await prune_inbox(session, "grades", timedelta(days=4.5), limit=4) == 2
+    assert await prune_inbox(session, "grades", timedelta(days=4.5), limit=4) == 0
     await session.commit()
     left = await observer.fetchval("SELECT max(now() - received_at) FROM outbox_inbox")
     assert timedelta(days=4) < left < timedelta(days=4.5)
     async with once(session, "grades", new_id()) as first:
         assert first
+
+
+async def test_pruning_forgets_nothing_of_another_consumer(
+    session: AsyncSession, observer: asyncpg.Connection
+) -> None:
+    await observer.execute(
+        "INSERT INTO outbox_inbox SELECT consumer, gen_random_uuid(), now() - n * interval '1 day'"
+        " FROM generate_series(1, 10) n, unnest('{grades,slots}'::text[]) AS consumer"
+    )
+    assert await prune_inbox(session, "grades", timedelta()) == 10
+    await session.commit()
+    left = await observer.fetch("SELECT consumer, count(*) FROM outbox_inbox GROUP BY 1")
+    assert [tuple(row) for row in left] == [("slots", 10)]
+
+
+async def test_pruning_reads_only_what_it_forgets(
+    session: AsyncSession, observer: asyncpg.Connection
+) -> None:
+    await observer.execute(
+        "INSERT INTO outbox_inbox SELECT 'grades', gen_random_uuid(), now() - n * interval '1 minute'"
+        " FROM generate_series(1, 20000) n; ANALYZE outbox_inbox; SET enable_seqscan = on"
+    )
+    statements: list[str] = []
+    event.listen(
+        session.get_bind(), "before_cursor_execute", lambda *args: statements.append(args[2]), named=False
+    )
+    await prune_inbox(session, "grades", timedelta(minutes=19_000), limit=100)
+    await observer.execute(f"PREPARE forgetting AS {statements[-1]}")
+    plan = await observer.fetch("EXPLAIN EXECUTE forgetting ('grades', '19000 minutes', 100)")
+    text = "\n".join(row[0] for row in plan)
+    assert "Index Scan using outbox_inbox_consumer_received_at" in text
+    assert "Seq Scan" not in text

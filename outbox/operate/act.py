@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
     FromClause,
+    Select,
     and_,
     delete,
     false,
@@ -22,16 +25,18 @@ from sqlalchemy import (
     literal,
     select,
     text,
+    true,
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.operate.state import STATE, Selection, pending
 from outbox.schema import table
 
 _BATCH = 1_000
+_FEW = 10_000
 
 # Statistics may be older than the queue's content, and any other plan reads all of it for each batch.
 _BY_THE_KEY = text("""
@@ -106,28 +111,34 @@ async def _batch(connection: AsyncConnection, selection: Selection, act: Action,
     async with _transaction(connection):
         locked = await _locked(connection, rows)
         # Asked again under the locks: a relay may have changed a row's state before.
-        again = pending(selection, STATE.c.id).where(locked.among(STATE))
+        again = _by_the_key(selection, STATE.c.id).where(locked.among(STATE))
         still = locked._replace(ids=list(await connection.scalars(again)))
         return Done(busy=len(rows.ids) - len(locked.ids)) + await act(connection, still)
 
 
 async def _found(connection: AsyncConnection, selection: Selection) -> AsyncIterator[Rows]:
-    """Gives what matches lane by lane, so that all of the queue is read about once, and never all kept."""
-    ids = func.array_agg(aggregate_order_by(STATE.c.id, STATE.c.id))
-    matching = pending(selection, STATE.c.sink, STATE.c.lane, ids).group_by(STATE.c.sink, STATE.c.lane)
-    if selection.named:
-        async with connection.begin():
-            found = (await connection.execute(matching)).all()
-        for row in found:
-            yield Rows(*row)
+    """Gives what matches: all at once where it is little, else lane by lane, each of which is read once."""
+    places = (STATE.c.sink, STATE.c.lane, STATE.c.id)
+    async with connection.begin():
+        few = await connection.execute(pending(selection, *places).limit(_FEW + 1))
+        found = sorted(map(tuple, few))
+    if len(found) <= _FEW:
+        for (sink, lane), alike in groupby(found, itemgetter(0, 1)):
+            yield Rows(sink, lane, [id_ for *_, id_ in alike])
         return
-    lane = None
-    while lane := await _next_lane(connection, selection, lane):
+    place = None
+    while place := await _next_lane(connection, selection, place):
+        here = _by_the_key(selection, STATE.c.id).order_by(STATE.c.id)
         async with _transaction(connection):
-            here = matching.where(STATE.c.sink == lane.sink, STATE.c.lane == lane.lane)
-            row = (await connection.execute(here)).first()
-        if row:
-            yield Rows(*row)
+            ids = await connection.scalars(here.where(STATE.c.sink == place.sink, STATE.c.lane == place.lane))
+            rows = Rows(place.sink, place.lane, list(ids))
+        yield rows
+
+
+def _by_the_key(selection: Selection, *columns: Any) -> Select[Any]:
+    """The same as `pending`, in terms that leave the planner no index but that of the key."""
+    states = STATE.c.state.in_(selection.states) if selection.states else true()
+    return pending(replace(selection, states=()), *columns).where(states)
 
 
 async def _next_lane(connection: AsyncConnection, selection: Selection, before: Any) -> Any:

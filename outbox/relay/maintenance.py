@@ -14,10 +14,10 @@ import asyncpg
 from outbox.errors import describe
 from outbox.observe import emit
 from outbox.relay.integrity import Integrity
+from outbox.relay.prune import Prune
 from outbox.schema import in_schema
 from outbox.settings import Settings
 
-_PRUNE_ROWS = 1_000
 _LONG_WRITER_SECONDS = 60.0
 # In any database of the server: snapshots know no databases.
 _OLDEST_WRITER = """
@@ -50,22 +50,6 @@ PUBLISH = """
 Where the row was deleted meanwhile, its counter starts at what it never was.
 """
 
-PRUNE = """
-    WITH oldest AS MATERIALIZED (
-        SELECT id, settled_at FROM {schema}outbox_receipts WHERE id > $1 ORDER BY id LIMIT $2
-    ), old AS MATERIALIZED (
-        SELECT id FROM oldest WHERE settled_at < now() - $3::double precision * interval '1 second'
-    ), receipts AS (
-        DELETE FROM {schema}outbox_receipts r USING old WHERE r.id = old.id RETURNING r.id
-    ), written AS (
-        DELETE FROM {schema}outbox o USING receipts WHERE o.id = receipts.id
-    )
-    SELECT count(*) AS rows, max(id) AS last_id FROM receipts
-"""
-"""Delete a batch of what was done long ago, row and receipt together; several relays may at once."""
-
-_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '1s'"
-
 
 class Maintenance:
     """The housekeeping of one relay; several relays may do it at once."""
@@ -74,9 +58,8 @@ class Maintenance:
         self._settings = settings
         self._publish = in_schema(PUBLISH, settings.database_schema)
         self._published = in_schema("SELECT sink FROM {schema}outbox_sinks", settings.database_schema)
-        self._prune_batch = in_schema(PRUNE, settings.database_schema)
-        self._pruned = 0
         self._integrity = Integrity(settings)
+        self._prune = Prune(settings)
 
     async def publish_settings(self, connection: asyncpg.Connection) -> None:
         """Tells the view `outbox_state` what only settings know."""
@@ -96,7 +79,7 @@ class Maintenance:
         """Prunes, and names who holds the floors back, every now and then until `ending`."""
         while not ending.is_set():
             try:
-                await self._prune(connection, ending)
+                await self._prune.round(connection, ending)
             except (asyncpg.PostgresError, TimeoutError) as error:
                 # Delivering goes on without it: a right that is missing, a lock that is not to be had.
                 emit("prune.failed", reason=describe(error))
@@ -106,23 +89,6 @@ class Maintenance:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.prune_interval_seconds):
                     await ending.wait()
-
-    async def _prune(self, connection: asyncpg.Connection, ending: asyncio.Event) -> None:
-        total, after = 0, self._pruned
-        while not ending.is_set():
-            async with connection.transaction():
-                await connection.execute(_LOCK_TIMEOUT)
-                rows, last = await connection.fetchrow(
-                    self._prune_batch, after, _PRUNE_ROWS, self._settings.retention
-                )
-            if not rows:
-                break
-            total, after = total + rows, last
-        # From where this run ended: the index before it is full of what was just deleted. Now and
-        # then from the beginning, for what a rolled-back run or a late receipt left there.
-        self._pruned = after if total else 0
-        if total:
-            emit("prune.done", rows=total)
 
     async def _name_long_writer(self, connection: asyncpg.Connection) -> None:
         """Tells whose writing transaction has been open for long: it holds every floor."""

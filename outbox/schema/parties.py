@@ -6,6 +6,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Index,
     Interval,
     MetaData,
     SmallInteger,
@@ -107,5 +108,7 @@ def inbox(tables: MetaData) -> None:
         ),
         time("received_at", "When that was recorded.", nullable=False, server_default=NOW),
         CheckConstraint(f"octet_length(consumer) BETWEEN 1 AND {CONSUMER_BYTES}", name="consumer_length"),
+        # What a consumer may forget: without it, all of its records are read to find that none is old.
+        Index(None, "consumer", "received_at"),
         comment="What consumers have acted on, so that they drop what comes again; deleted by prune_inbox.",
     )

@@ -266,7 +266,7 @@ async def test_a_consumer_keeps_its_inbox(database: str) -> None:
             async with engine.begin() as connection, once(connection, "grades", message_id) as first:
                 assert first is expected
         async with engine.begin() as connection:
-            assert await prune_inbox(connection, timedelta()) == 1
+            assert await prune_inbox(connection, "grades", timedelta()) == 1
 
 
 async def test_grants_in_a_schema_of_its_own(empty_database: str) -> None:

@@ -193,7 +193,8 @@ class Consumer:
             with suppress(*DATABASE_ERRORS):  # It is tried again.
                 async with self._engine.begin() as connection:
                     age = timedelta(seconds=self._settings.inbox_retention)
-                    if await prune_inbox(connection, age, limit=_PRUNE_ROWS) == _PRUNE_ROWS:
+                    forgotten = await prune_inbox(connection, self._receiver.consumer, age, limit=_PRUNE_ROWS)
+                    if forgotten == _PRUNE_ROWS:
                         continue
             await asyncio.sleep(_PRUNE_SECONDS)
 

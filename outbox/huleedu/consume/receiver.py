@@ -52,7 +52,7 @@ class Receiver:
     ) -> None:
         self.topics = tuple(handler.topic for handler in handlers)
         self._engine = engine
-        self._consumer = consumer
+        self.consumer = consumer
         self._handlers = {handler.topic: handler for handler in handlers}
         self._envelopes = {handler.topic: envelope_of(handler.data) for handler in handlers}
         self._metrics = metrics
@@ -81,7 +81,7 @@ class Receiver:
         with _told_of(record, event):
             async with (
                 self._engine.begin() as connection,
-                once(connection, self._consumer, event.event_id) as first,
+                once(connection, self.consumer, event.event_id) as first,
             ):
                 outcome = await handler.apply(connection, event) if first else "repeated"
             _log.info("event.applied", outcome=outcome, partition=record.partition, offset=record.offset)
@@ -97,7 +97,7 @@ class Receiver:
             await connection.execute(
                 insert(parked_input).on_conflict_do_nothing(),
                 {
-                    "consumer": self._consumer,
+                    "consumer": self.consumer,
                     "topic": record.topic,
                     "partition": record.partition,
                     "partition_offset": record.offset,
