@@ -10,11 +10,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from enum import Enum
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from pydantic import BaseModel
-from pydantic_core import from_json, to_json
+from pydantic import ConfigDict, TypeAdapter
+from pydantic_core import from_json
 from uuid_utils.compat import uuid7
 
 from outbox.errors import MessageError
@@ -39,6 +40,8 @@ RESERVED_HEADERS = frozenset(
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _FIRST, _LAST = map(datetime.fromisoformat, (FIRST_TIME, LAST_TIME))
 _SHOWN = 80
+# One way for whatever stands anywhere, models by their own settings; NaN and Infinity as Python has them.
+_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="constants"))
 
 
 class Row(NamedTuple):
@@ -67,6 +70,8 @@ class Encoder:
     def __init__(self, settings: Settings) -> None:
         self.schema = settings.database_schema
         self._longest = {sink: settings.sink(sink).max_bytes for sink in settings.known_sinks}
+        self._record_batch = settings.kafka.max_batch_bytes
+        self._client = len(settings.kafka.client_id.encode())
 
     def rows(self, messages: Sequence[Message]) -> list[Row]:
         """Makes the rows of all messages. Raises `MessageError` that says which one is wrong."""
@@ -82,31 +87,43 @@ class Encoder:
 
     def row(self, message: Message) -> Row:
         """Makes the row of one message. Raises `MessageError` that says what is wrong with it."""
-        self._check_address(message)
+        sink, type_, destination, key = self._address(message)
         payload, content_type = _encode(message.payload)
         headers = _headers(message.headers, content_type)
-        size = len(payload or b"") + len((message.key or "").encode()) + _size(headers)
-        longest = self._longest[message.sink]
-        if size > longest:
-            raise MessageError(
-                f"payload: {size:,} bytes with key and headers, and {message.sink} takes {longest:,}; "
-                "keep the content elsewhere and send where it is, "
-                f"or raise OUTBOX_{message.sink.upper()}_MAX_BYTES"
-            )
+        if payload is None and sink == "redis":
+            raise MessageError("payload: None is a tombstone for Kafka, and says nothing in Redis; give one")
+        self._check_size(sink, type_, len(payload or b"") + len((key or "").encode()), headers)
         _check_times(message)
         return Row(
             _message_id(message.message_id),
-            message.type,
-            message.sink,
-            message.destination,
-            message.key,
+            type_,
+            sink,
+            destination,
+            key,
             payload,
             json.dumps(headers, ensure_ascii=False),
             message.available_at,
             message.expires_at,
         )
 
-    def _check_address(self, message: Message) -> None:
+    def _check_size(self, sink: str, type_: str, content: int, headers: Mapping[str, str]) -> None:
+        size = content + _size(headers)
+        limits = {f"OUTBOX_{sink.upper()}_MAX_BYTES": (size, self._longest[sink])}
+        if sink == "kafka":
+            # At the most: what the record batch needs, each header, and what the sink says in its own.
+            named = (headers.get(name, "") for name in ("source_service", "content_type"))
+            added = 1_000 + self._client + 6 * len(headers) + 2 * len(type_.encode())
+            added += sum(len(value.encode()) for value in named)
+            limits["OUTBOX_KAFKA_MAX_BATCH_BYTES"] = (size + added, self._record_batch)
+        for setting, (bytes_, longest) in limits.items():
+            if bytes_ > longest:
+                raise MessageError(
+                    f"payload: {bytes_:,} bytes with all that goes with it, and {sink} takes {longest:,}; "
+                    f"keep the content elsewhere and send where it is, or raise {setting}"
+                )
+
+    def _address(self, message: Message) -> tuple[str, str, str, str | None]:
+        """Returns sink, type, destination and key."""
         if message.sink not in self._longest:
             near = difflib.get_close_matches(str(message.sink), self._longest, n=1)
             guess = f" (did you mean {near[0]!r}?)" if near else ""
@@ -114,17 +131,15 @@ class Encoder:
                 f"sink {_shown(message.sink)} is not known{guess}; "
                 f"use {', '.join(self._longest)}, or name one of your own in OUTBOX_SINKS"
             )
-        _check_text("type", message.type, TYPE_BYTES)
-        _check_text("destination", message.destination, DESTINATION_BYTES)
-        if message.sink == "kafka" and (
-            not _TOPIC.fullmatch(message.destination) or message.destination in (".", "..")
-        ):
+        type_ = _text("type", message.type, TYPE_BYTES)
+        destination = _text("destination", message.destination, DESTINATION_BYTES)
+        if message.sink == "kafka" and (not _TOPIC.fullmatch(destination) or destination in (".", "..")):
             raise MessageError(
-                f"destination {_shown(message.destination)} is no name for a Kafka topic; "
+                f"destination {_shown(destination)} is no name for a Kafka topic; "
                 "use letters, digits, dots, _ and -, at most 249"
             )
-        if message.key is not None:
-            _check_text("key", message.key, KEY_BYTES, empty=True)
+        key = None if message.key is None else _text("key", message.key, KEY_BYTES, empty=True)
+        return str.__str__(message.sink), type_, destination, key
 
 
 def _encode(payload: Any) -> tuple[bytes | None, str | None]:
@@ -142,12 +157,12 @@ def _encode(payload: Any) -> tuple[bytes | None, str | None]:
 
 def _json(payload: Any) -> bytes:
     try:
-        if isinstance(payload, BaseModel):
-            return payload.model_dump_json().encode()
-        encoded = to_json(payload)
+        encoded = _ANYTHING.dump_json(payload)
         if b"NaN" in encoded or b"Infinity" in encoded:
             # Perhaps only within a string.
             from_json(encoded, allow_inf_nan=False)
+        if b"null" in encoded:
+            _refuse_lost(_ANYTHING.dump_python(payload), from_json(encoded))
     except (ValueError, TypeError, RecursionError) as error:
         raise MessageError(
             f"payload: this {type(payload).__name__} has no form in JSON ({str(error)[:_SHOWN]}); "
@@ -156,11 +171,23 @@ def _json(payload: Any) -> bytes:
     return encoded
 
 
+def _refuse_lost(value: Any, told: Any) -> None:
+    """Raises ValueError if somewhere in what was encoded null stands for a number."""
+    match value, told:
+        case dict(), dict():
+            _refuse_lost(list(value.values()), list(told.values()))
+        case ((list() | tuple() | set() | frozenset()), list()):
+            for pair in zip(value, told, strict=False):
+                _refuse_lost(*pair)
+        case Enum(), None:
+            _refuse_lost(value.value, None)
+        case float(), None:
+            raise ValueError(f"its model makes null of {value}")
+
+
 def _headers(given: Mapping[str, str], content_type: str | None) -> dict[str, str]:
     """Returns the headers given, with the content type and the current trace where they lack them."""
-    headers = dict(given)
-    for name, value in headers.items():
-        _check_header(name, value)
+    headers = dict(_header(name, value) for name, value in given.items())
     if content_type is not None:
         headers.setdefault("content_type", content_type)
     if "traceparent" not in headers:
@@ -173,9 +200,9 @@ def _headers(given: Mapping[str, str], content_type: str | None) -> dict[str, st
     return headers
 
 
-def _check_header(name: str, value: str) -> None:
-    _check_text("a header's name", name, HEADERS_BYTES)
-    _check_text(f"header {name!r}", value, HEADERS_BYTES, empty=True, shown=False)
+def _header(name: str, value: str) -> tuple[str, str]:
+    name = _text("a header's name", name, HEADERS_BYTES)
+    value = _text(f"header {name!r}", value, HEADERS_BYTES, empty=True, shown=False)
     if name in RESERVED_HEADERS or name.startswith("ce_"):
         raise MessageError(
             f"header {name!r} is made by the sink; leave it out (content_type and occurred_at can be given)"
@@ -185,6 +212,7 @@ def _check_header(name: str, value: str) -> None:
             f"header 'occurred_at' {_shown(value)} is no RFC 3339 time with an offset, "
             "such as 2025-07-24T10:30:00Z"
         )
+    return name, value
 
 
 def _check_times(message: Message) -> None:
@@ -214,7 +242,8 @@ def _message_id(given: UUID | None) -> str:
     return str(given)
 
 
-def _check_text(field: str, value: object, longest: int, *, empty: bool = False, shown: bool = True) -> None:
+def _text(field: str, value: object, longest: int, *, empty: bool = False, shown: bool = True) -> str:
+    """Returns a text as a plain str, whatever it is to Python: a member of a StrEnum, say."""
     name = f"{field} {_shown(value)}" if shown else field
     if not isinstance(value, str):
         raise MessageError(f"{name} is of type {type(value).__name__}; give a str")
@@ -225,6 +254,7 @@ def _check_text(field: str, value: object, longest: int, *, empty: bool = False,
     size = len(_utf8(name, value))
     if size > longest:
         raise MessageError(f"{name} has {size:,} bytes, and at most {longest:,} are allowed; shorten it")
+    return str.__str__(value)
 
 
 def _utf8(name: str, value: str) -> bytes:

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
 
 from outbox.encode import Encoder, Row
 from outbox.errors import ConflictError, OutboxError, SchemaError
@@ -29,7 +30,7 @@ from outbox.settings import Settings, loaded
 
 
 async def write(
-    session: AsyncSession | AsyncConnection,
+    session: AsyncSession | AsyncConnection | async_scoped_session[Any],
     *messages: Message,
     strict_order: bool = False,
     settings: Settings | None = None,
@@ -45,23 +46,30 @@ async def write(
     same keys wait. Write the messages of a transaction in one call then: writers that take keys in
     different order can deadlock, which PostgreSQL ends by failing one of them.
 
-    Without `settings` the environment's count, as they were when first read in this process.
+    Without `settings` the environment's count, as they were when first read in this process. A connection in
+    autocommit is refused.
     """
+    if isinstance(session, async_scoped_session):
+        session = session()
+    if not isinstance(session, AsyncSession | AsyncConnection):
+        raise _wrong(session, "write", "an AsyncSession or AsyncConnection", "write_sync")
     return await session.run_sync(_write, messages, strict_order, settings)
 
 
 def write_sync(
-    session: Session | Connection,
+    session: Session | Connection | scoped_session[Any],
     *messages: Message,
     strict_order: bool = False,
     settings: Settings | None = None,
 ) -> int:
     """Writes messages as `write` does, for code that is not async."""
+    if not isinstance(session, Session | Connection | scoped_session):
+        raise _wrong(session, "write_sync", "a Session or Connection", "write")
     return _write(session, messages, strict_order, settings)
 
 
 def _write(
-    session: Session | Connection,
+    session: Session | Connection | scoped_session[Any],
     messages: Sequence[Message],
     strict_order: bool,
     settings: Settings | None,
@@ -71,10 +79,10 @@ def _write(
     if not rows:
         return 0
     connection = session if isinstance(session, Connection) else session.connection()
+    _refuse_autocommit(connection)
     statements = _statements(encoder.schema)
     columns = dict(zip(Row._fields, map(list, zip(*rows, strict=True)), strict=True))
     if strict_order:
-        _refuse_autocommit(connection)
         connection.execute(statements.lock, {name: columns[name] for name in ("sink", "destination", "key")})
     new = connection.execute(statements.insert, columns).rowcount
     if new < len(rows):
@@ -160,6 +168,12 @@ def _compare(connection: Connection, statements: _Statements, columns: Mapping[s
 def _refuse_autocommit(connection: Connection) -> None:
     if getattr(connection.connection.dbapi_connection, "autocommit", False):
         raise OutboxError(
-            "strict_order needs a transaction that lasts until the caller commits, and this connection is in "
-            "autocommit; use one without isolation_level='AUTOCOMMIT'"
+            "a message needs the transaction of what it tells of, and this connection is in autocommit; use "
+            "one without isolation_level='AUTOCOMMIT'"
         )
+
+
+def _wrong(session: object, function: str, needed: str, other: str) -> OutboxError:
+    return OutboxError(
+        f"{function} takes {needed}, and got a {type(session).__name__}; perhaps you want {other}"
+    )

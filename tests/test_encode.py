@@ -1,25 +1,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, IntEnum, StrEnum
 from typing import Any
 from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox import Message, MessageError, new_id, write
 from outbox.encode import Encoder
 from outbox.schema import DESTINATION_BYTES, HEADERS, HEADERS_BYTES, KEY_BYTES, TYPE_BYTES
-from outbox.settings import Settings, SinkSettings
+from outbox.settings import KafkaSettings, Settings, SinkSettings
+from outbox.sinks.kafka.records import CODECS, RecordBatch, record_of
 from tests.support import sql
+from tests.support.deliveries import delivery
 
 NOW = datetime(2025, 7, 24, 10, 30, tzinfo=UTC)
 ENCODER = Encoder(Settings(sinks="audit=somewhere:Sink", own={"audit": SinkSettings(max_bytes=100)}))
@@ -38,6 +41,10 @@ class Essay(BaseModel):
     essay_id: UUID
     at: datetime
     note: str | None = None
+
+
+class Level(IntEnum):
+    HIGH = 3
 
 
 class Unknown:
@@ -118,6 +125,129 @@ SCALARS = (
 )
 def test_what_json_can_hold_comes_back(payload: Any) -> None:
     assert json.loads(ENCODER.row(message(payload=payload)).payload or b"") == payload
+
+
+class Aliased(BaseModel):
+    model_config = ConfigDict(ser_json_timedelta="float")
+    essay_id: UUID = Field(serialization_alias="essayId")
+    after: timedelta
+
+
+class Wrapped(BaseModel):
+    value: Any
+
+
+@dataclass
+class Plain:
+    value: Any
+
+
+VALUES = (
+    SCALARS
+    | st.floats()
+    | st.decimals()
+    | st.datetimes(timezones=st.none() | st.timezones())
+    | st.dates()
+    | st.times()
+    | st.timedeltas()
+    | st.uuids()
+    | st.binary()
+    | st.sampled_from([Colour.RED, Level.HIGH, Unknown()])
+    | st.sets(st.integers(), max_size=1)
+    | st.tuples(st.floats(), STRINGS)
+    | st.builds(Essay, essay_id=st.uuids(), at=st.datetimes())
+    | st.builds(Aliased, essay_id=st.uuids(), after=st.timedeltas())
+    | st.builds(Wrapped, value=st.floats() | st.none() | st.lists(st.floats()))
+    | st.builds(Plain, value=st.floats() | st.decimals())
+)
+PLACES: Sequence[tuple[Callable[[Any], Any], bytes, bytes]] = (
+    (lambda value: [value], b"[", b"]"),
+    (lambda value: (value,), b"[", b"]"),
+    (lambda value: {"value": value}, b'{"value":', b"}"),
+    (lambda value: Wrapped.model_construct(value=value), b'{"value":', b"}"),
+    (Plain, b'{"value":', b"}"),
+    (lambda value: [{"value": Wrapped.model_construct(value=[value])}], b'[{"value":{"value":[', b"]}}]"),
+)
+
+
+def encoded(payload: Any) -> bytes | None:
+    """What is made of it; None: it is refused."""
+    try:
+        return ENCODER.row(message(payload=payload)).payload
+    except MessageError:
+        return None
+
+
+@given(VALUES)
+@settings(max_examples=500)
+def test_what_becomes_of_a_value_does_not_depend_on_where_it_stands(value: Any) -> None:
+    first, *others = (
+        made and made.removeprefix(before).removesuffix(after)
+        for place, before, after in PLACES
+        for made in [encoded(place(value))]
+    )
+    assert others == [first] * len(others)
+    if value is not None and not isinstance(value, str | bytes):
+        assert encoded(value) == first
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), [float("-inf")]])
+def test_a_model_that_would_make_null_of_a_number_is_refused(value: Any) -> None:
+    with pytest.raises(MessageError, match=r"its model makes null of (nan|inf|-inf)"):
+        ENCODER.row(message(payload=Wrapped(value=value)))
+
+
+class Topic(StrEnum):
+    SLOTS = "slots"
+
+
+class OldTopic(str, Enum):  # noqa: UP042  as much code still has it
+    SLOTS = "slots"
+
+
+@pytest.mark.parametrize("name", [Topic.SLOTS, OldTopic.SLOTS])
+def test_a_member_of_an_enumeration_of_strings_is_its_value(name: Any) -> None:
+    row = ENCODER.row(message(type=name, destination=name, key=name, headers={name: name}))
+    assert {type(text) for text in (row.type, row.sink, row.destination, row.key)} == {str}
+    assert (row.type, row.destination, row.key) == ("slots",) * 3
+    assert json.loads(row.headers) == {"slots": "slots"}
+
+
+def test_redis_takes_no_tombstone() -> None:
+    with pytest.raises(MessageError, match="None is a tombstone for Kafka, and says nothing in Redis"):
+        ENCODER.row(message(sink="redis", payload=None))
+
+
+@pytest.mark.parametrize("cloudevents", [False, True])
+def test_what_is_written_for_kafka_is_never_over_its_largest_record_batch(*, cloudevents: bool) -> None:
+    kafka = KafkaSettings(max_batch_bytes=40_000, cloudevents=cloudevents, client_id="c" * 300)
+    encoder = Encoder(Settings(kafka=kafka, own={"kafka": SinkSettings(max_bytes=100_000_000)}))
+    headers = {f"h{number}": "x" for number in range(60)} | {
+        "source_service": "s" * 7_000,
+        "content_type": "c" * 8_000,
+    }
+    large = message(type="t" * 255, key="k" * 1_024, headers=headers)
+    fitting = 40_000
+    with pytest.raises(MessageError, match="raise OUTBOX_KAFKA_MAX_BATCH_BYTES"):
+        encoder.row(replace(large, payload=bytes(fitting)))
+    while True:
+        fitting -= 10
+        try:
+            row = encoder.row(replace(large, payload=bytes(fitting)))
+        except MessageError:
+            continue
+        break
+    stored = delivery(
+        "d",
+        row.key,
+        type=row.type,
+        payload=row.payload,
+        headers=json.loads(row.headers),
+        replay_id=UUID(int=1),
+    )
+    batch = RecordBatch(CODECS["none"], 40_000)
+    assert batch.append(0, record_of(stored, kafka.client_id if cloudevents else None))
+    assert 36_000 - 20_000 * (not cloudevents) < len(batch.data) <= 40_000
 
 
 # Headers
@@ -209,7 +339,7 @@ def test_the_limit_is_that_of_the_sink() -> None:
     assert ENCODER.row(message(**fitting))
     with pytest.raises(MessageError) as caught:
         ENCODER.row(message(**fitting | {"payload": b"x" * 91}))
-    assert "payload: 101 bytes with key and headers, and audit takes 100;" in str(caught.value)
+    assert "payload: 101 bytes with all that goes with it, and audit takes 100;" in str(caught.value)
     assert "OUTBOX_AUDIT_MAX_BYTES" in str(caught.value)
 
 

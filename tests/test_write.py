@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -18,8 +19,14 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_scoped_session,
+    async_sessionmaker,
+)
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from outbox import ConflictError, Message, MessageError, OutboxError, SchemaError, new_id, write, write_sync
@@ -64,6 +71,12 @@ def sync_engine(database: str) -> Iterator[Engine]:
     made = create_engine(make_url(database).set(drivername="postgresql+psycopg"), poolclass=NullPool)
     yield made
     made.dispose()
+
+
+@contextmanager
+def closing_scope(scope: scoped_session[Session]) -> Iterator[scoped_session[Session]]:
+    yield scope
+    scope.remove()
 
 
 async def order(session: AsyncSession, number: int) -> None:
@@ -128,11 +141,21 @@ async def test_writing_nothing_asks_the_database_nothing(engine: AsyncEngine) ->
         assert not session.in_transaction()
 
 
-async def test_in_autocommit_it_is_written_at_once(engine: AsyncEngine, observer: asyncpg.Connection) -> None:
-    async with engine.connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await write(connection, slot())
-    assert await observer.fetchval("SELECT count(*) FROM outbox") == 1
+@pytest.mark.parametrize("strict_order", [False, True])
+async def test_autocommit_is_always_refused(
+    database: str, engine: AsyncEngine, observer: asyncpg.Connection, *, strict_order: bool
+) -> None:
+    async with (
+        sql.engine(database, isolation_level="AUTOCOMMIT") as other,
+        AsyncSession(other) as session,
+        other.connect() as connection,
+        engine.connect() as changed,
+    ):
+        await changed.execution_options(isolation_level="AUTOCOMMIT")
+        for each in (session, connection, changed):
+            with pytest.raises(OutboxError, match="this connection is in autocommit"):
+                await write(each, slot(), strict_order=strict_order)
+    assert await counts(observer) == (0, 0, 0)
 
 
 # What is written
@@ -185,15 +208,44 @@ async def test_ids_made_later_sort_later(session: AsyncSession, observer: asyncp
     assert {UUID(str(found)).version for found in ids} == {7}
 
 
-async def test_an_async_connection_will_do(engine: AsyncEngine, observer: asyncpg.Connection) -> None:
-    async with engine.connect() as connection:
-        assert await write(connection, slot()) == 1
-        assert await observer.fetchval("SELECT count(*) FROM outbox") == 0
-        await connection.commit()
-    assert await observer.fetchval("SELECT count(*) FROM outbox") == 1
+@pytest.mark.parametrize(
+    "make",
+    [
+        AsyncSession,
+        AsyncEngine.connect,
+        lambda engine: async_scoped_session(async_sessionmaker(engine), scopefunc=lambda: None),
+    ],
+    ids=["AsyncSession", "AsyncConnection", "async_scoped_session"],
+)
+async def test_every_kind_of_async_session_will_do(
+    make: Callable[[AsyncEngine], Any], engine: AsyncEngine, observer: asyncpg.Connection
+) -> None:
+    session = make(engine)
+    inner = session() if isinstance(session, async_scoped_session) else session
+    if isinstance(session, AsyncConnection):
+        await session.start()
+    assert await write(session, slot()) == 1
+    assert await inner.run_sync(lambda sync: write_sync(sync, slot())) == 1
+    assert (await counts(observer))[1] == 0
+    await session.commit()
+    await session.close()
+    assert (await counts(observer))[1] == 2
 
 
-@pytest.mark.parametrize("make", [Session, Engine.connect], ids=["Session", "Connection"])
+async def test_what_is_no_session_of_its_kind_is_refused_with_the_function_to_use(
+    engine: AsyncEngine, sync_engine: Engine
+) -> None:
+    with pytest.raises(OutboxError, match="got a Session; perhaps you want write_sync"):
+        await write(Session(sync_engine), slot())  # type: ignore[arg-type]
+    with pytest.raises(OutboxError, match="got a AsyncSession; perhaps you want write"):
+        write_sync(AsyncSession(engine), slot())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Session, Engine.connect, lambda engine: closing_scope(scoped_session(sessionmaker(engine)))],
+    ids=["Session", "Connection", "scoped_session"],
+)
 async def test_write_sync_does_the_same(
     make: Callable[[Engine], Any], sync_engine: Engine, observer: asyncpg.Connection
 ) -> None:
@@ -202,7 +254,7 @@ async def test_write_sync_does_the_same(
     def written() -> list[int]:
         with make(sync_engine) as session:
             counted = [
-                write_sync(session, message, slot(payload=None, key=None, sink="redis"), strict_order=True),
+                write_sync(session, message, slot(key=None, sink="redis"), strict_order=True),
                 write_sync(session, message),
             ]
             with pytest.raises(ConflictError):
@@ -367,16 +419,7 @@ async def test_rows_without_a_key_have_nothing_to_wait_for(
         await write(second, slot(key=None), strict_order=True)
 
 
-async def test_strict_order_needs_a_transaction(database: str, observer: asyncpg.Connection) -> None:
-    async with sql.engine(database, isolation_level="AUTOCOMMIT") as engine:
-        for target in (AsyncSession(engine), engine.connect()):
-            async with target as session:
-                with pytest.raises(OutboxError, match="strict_order needs a transaction"):
-                    await write(session, slot(), strict_order=True)
-    assert await observer.fetchval("SELECT count(*) FROM outbox") == 0
-
-
-async def test_strict_order_sees_a_driver_that_commits_by_itself(database: str) -> None:
+async def test_a_driver_that_commits_by_itself_is_refused(database: str) -> None:
     engine = create_engine(
         make_url(database).set(drivername="postgresql+psycopg"),
         connect_args={"autocommit": True},
@@ -385,7 +428,7 @@ async def test_strict_order_sees_a_driver_that_commits_by_itself(database: str) 
 
     def attempt() -> None:
         with engine.connect() as connection, pytest.raises(OutboxError, match="autocommit"):
-            write_sync(connection, slot(), strict_order=True)
+            write_sync(connection, slot())
 
     await asyncio.to_thread(attempt)
 

@@ -28,7 +28,7 @@ from outbox.errors import OperatorError
 from outbox.migrate import upgrade
 from outbox.observe import watch
 from outbox.operate import connect
-from outbox.relay import Relay, integrity, lanes, maintenance, statements
+from outbox.relay import Relay, integrity, lanes, maintenance, prune, statements
 from outbox.schema import TABLES, VERSION_TABLE, in_schema
 from outbox.schema.catalog import missing
 from outbox.schema.grants import PARTS, RIGHTS, Part, grants
@@ -196,7 +196,7 @@ def statements_of_a_relay() -> list[str]:
     """Every statement of a relay's."""
     found = {
         name: value
-        for module in (integrity, lanes, maintenance, statements)
+        for module in (integrity, lanes, maintenance, prune, statements)
         for name, value in vars(module).items()
         if name.isupper()
         and not name.startswith("_")
