@@ -10,15 +10,13 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox import operate
-from outbox.operate import Amiss, Damage, connect
+from outbox.operate import Damage, connect
 from outbox.schema import in_schema
 from outbox.schema.integrity import BY_INDEX, LOOK
 from outbox.settings import Settings
 from tests.relay.by_hand import Plan
 from tests.support import sql
 from tests.support.postgres import Cluster
-
-FINE = Amiss(lost=0, double=0, ghosts=0, passed=0, behind=0)
 
 WRITE = """
     INSERT INTO outbox (message_id, type, sink, destination, key, payload, available_at)
