@@ -73,7 +73,10 @@ _DATABASE_LOST = Counter(
 _PRUNED = Counter("outbox_pruned_total", "Old deliveries deleted.", registry=REGISTRY)
 
 QUEUE_DEPTH = Gauge(
-    "outbox_queue_depth", "Deliveries in the queue, by state.", ["sink", "state"], registry=REGISTRY
+    "outbox_queue_depth",
+    "Deliveries in the queue, by state; those to sinks that no relay ever served are of one, `(unserved)`.",
+    ["sink", "state"],
+    registry=REGISTRY,
 )
 STUCK = Gauge(
     "outbox_stuck", "Deliveries overdue for longer than the stuck threshold.", ["sink"], registry=REGISTRY

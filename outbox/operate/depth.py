@@ -12,6 +12,7 @@ from sqlalchemy import (
     DateTime,
     Double,
     and_,
+    case,
     cast,
     false,
     func,
@@ -47,9 +48,10 @@ class Depth:
     """How long the oldest that is not parked has been due; None if none is due."""
 
 
-async def depths(connection: AsyncConnection) -> list[Depth]:
+async def depths(connection: AsyncConnection, *, unserved: str | None = None) -> list[Depth]:
     """Returns what is in the queue, by sink and lane.
 
+    Sinks that no relay ever served are one, of the name `unserved`, if that is given.
     The states are those of the view, with the holds found by one hash join instead of a look-up per
     row: on 1,000,000 rows 0.3 instead of 2 s.
     """
@@ -70,6 +72,12 @@ async def depths(connection: AsyncConnection) -> list[Depth]:
         ~parked, queue.c.first_due_at <= now
     )
 
+    sink = (
+        queue.c.sink
+        if unserved is None
+        else case((sinks.c.sink.is_not(None), queue.c.sink), else_=literal(unserved))
+    ).label("name")
+
     states = (
         scheduled,
         and_(in_line, ~held),
@@ -80,14 +88,14 @@ async def depths(connection: AsyncConnection) -> list[Depth]:
     )
     statement = (
         select(
-            queue.c.sink,
+            sink,
             queue.c.lane,
             *(func.count().filter(state) for state in states),
             cast(func.extract("epoch", now - due_since), Double),
         )
         .outerjoin(head, and_(*(head.c[column.name] == column for column in of_key)))
         .outerjoin(sinks, sinks.c.sink == queue.c.sink)
-        .group_by(queue.c.sink, queue.c.lane)
+        .group_by(sink, queue.c.lane)
     )
     return [Depth(*row) for row in await connection.execute(statement)]
 

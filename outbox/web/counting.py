@@ -11,6 +11,8 @@ from outbox.observe import emit
 from outbox.operate import Depth, connect, depths
 from outbox.settings import Settings
 
+_UNSERVED = "(unserved)"
+"""What a metric calls all sinks that no relay ever served: a writer may name as many as it likes."""
 _PAUSE_SECONDS = 2.0
 _SHARE_OF_TIME = 0.05
 _LONGEST_SECONDS = 300.0
@@ -51,7 +53,7 @@ class Counting:
         began = self._clock()
         try:
             async with asyncio.timeout(_LONGEST_SECONDS), connect(self._settings) as connection:
-                self._depths, self._counted_at = await depths(connection), began
+                self._depths, self._counted_at = await depths(connection, unserved=_UNSERVED), began
         except TimeoutError:
             emit("count.failed", reason=f"not done within {_LONGEST_SECONDS:g} s")
         except Exception as error:  # noqa: BLE001 - whatever it is, the relay works without numbers

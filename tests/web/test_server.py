@@ -92,12 +92,16 @@ async def test_readyz(client: httpx.AsyncClient, relay: Relay) -> None:
 
 async def test_metrics(client: httpx.AsyncClient, relay: Relay, database: str) -> None:
     async with sql.connection(database) as observer:
-        await write(observer, "redis", "redis", "kafka")
+        await observer.execute("INSERT INTO outbox_sinks VALUES ('redis', '1 minute', 'continue')")
+        await observer.execute("INSERT INTO outbox_sinks VALUES ('kafka', '1 minute', 'continue')")
+        await write(observer, "redis", "redis", "kafka", *(f"nobodys_{number}" for number in range(50)))
         await observer.execute(
             "UPDATE outbox_queue SET parked_at = now(), last_error = 'x' WHERE sink = 'kafka'"
         )
-    found = await counted(client, ("redis", "ready"), 2)
-    assert found["outbox_queue_depth", ("kafka", "parked")] == 1
+    found = await counted(client, ("kafka", "parked"), 1)
+    assert found["outbox_queue_depth", ("redis", "ready")] == 2
+    assert found["outbox_queue_depth", ("(unserved)", "ready")] == 50
+    assert {labels[0] for name, labels in found if name == "outbox_stuck"} == {"kafka", "redis", "(unserved)"}
     assert found["outbox_queue_depth", ("kafka", "ready")] == 0
     assert found["outbox_stuck", ("redis",)] == 0
     assert 0 < found["outbox_oldest_due_seconds", ("redis",)] < 60
@@ -116,6 +120,7 @@ async def test_a_slow_count_delays_nobody_and_says_how_old_the_numbers_are(
     client: httpx.AsyncClient, database: str
 ) -> None:
     async with sql.connection(database) as observer:
+        await observer.execute("INSERT INTO outbox_sinks VALUES ('kafka', '1 minute', 'continue')")
         await write(observer, "kafka")
         await counted(client, ("kafka", "ready"), 1)
         async with observer.transaction():
