@@ -45,6 +45,20 @@ async def test_an_answer_that_is_none_fails_what_was_sent(
     assert gate.arrived == others
 
 
+async def test_an_answer_that_is_always_uncertain_is_parked_as_that(
+    environment: dict[str, str], connection: asyncpg.Connection
+) -> None:
+    (id_,) = await write(connection, ["odd"])
+    async with ByHand.made({**odd(environment, Vague), "OUTBOX_MAX_RETRIES": "3"}) as relay:
+        await relay.beat()
+        for attempts in (1, 2, 3):
+            await relay.turn()
+            row = await state(connection, id_)
+            assert (row["attempts"], row["uncertain"]) == (attempts, True)
+            await connection.execute("UPDATE outbox_queue SET due_at = clock_timestamp() WHERE blocks")
+    assert row["state"] == "parked"
+
+
 async def test_a_send_that_hangs_ends_with_the_lease(
     environment: dict[str, str], connection: asyncpg.Connection
 ) -> None:

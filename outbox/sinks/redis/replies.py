@@ -34,7 +34,7 @@ _SERVER_DOWN = (
     ReadOnlyError,
     TryAgainError,
 )
-_SERVER_DOWN_CODES = ("BUSY", "MISCONF", "NOREPLICAS")  # redis-py has no class for these
+_SERVER_DOWN_CODES = ("BUSY", "MISCONF", "NOREPLICAS", "unknown command")  # redis-py has no class for these
 
 
 def without_payload(deliveries: Sequence[Delivery]) -> dict[int, Result]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -20,6 +20,7 @@ from outbox.errors import Unavailable
 from outbox.message import Result
 from outbox.settings import RedisSettings
 from outbox.sinks.redis import RedisSink
+from tests.support import servers
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.deliveries import delivery, ids
 from tests.support.sinks import is_sent, started
@@ -55,6 +56,22 @@ async def test_start_tells_at_once_that_nobody_is_there() -> None:
             await sink.start()
     assert monotonic() - began < 1.0
     await sink.stop()
+
+
+class WithoutStreams(Valkey):
+    """A server whose host has taken a command away."""
+
+    def command(self) -> list[str]:
+        return [*super().command(), "--rename-command", "XADD", ""]
+
+
+async def test_a_command_that_the_server_has_not_is_the_servers_trouble() -> None:
+    async with AsyncExitStack() as stack:
+        server = await servers.start(stack, WithoutStreams)
+        settings = RedisSettings(url=SecretStr(server.url), stream=True)
+        sink = await stack.enter_async_context(started(RedisSink(settings)))
+        results = await sink.send([delivery("ws:1"), delivery("ws:2")])
+    assert down(results, uncertain=False, says="unknown command")
 
 
 async def test_a_stalled_server(own_redis: Valkey) -> None:
