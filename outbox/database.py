@@ -33,6 +33,7 @@ _OWN = {
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
     "standard_conforming_strings": "on",
+    "work_mem": "16MB",
     # Rows that a policy hides are an error, not a table that looks empty.
     "row_security": "off",
 }

@@ -51,6 +51,13 @@ _BEGIN = text("""
     JOIN pg_settings USING (name) WHERE value <> ''
 """)
 
+# What whoever runs the printed statements may have set.
+_PUT_ASIDE = {
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "default_transaction_read_only": "off",
+}
+
 _log = logging.getLogger("outbox.migrate")
 
 
@@ -69,12 +76,13 @@ def _print(migrations: Migrations, schema: str | None) -> None:
     tell = context.get_context().impl.static_output
     tell("-- In psql: --set=ON_ERROR_STOP=1. Nothing after a statement that failed may run.\n")
     context.execute(f"SET lock_timeout = '{LOCK.longest:g}s'")
-    context.execute("SET statement_timeout = 0")
+    for setting, value in _PUT_ASIDE.items():
+        context.execute(f"SET {setting} = {value}")
     if schema:
         context.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
         context.execute(f'SET search_path = "{schema}"')
     context.run_migrations()
-    for setting in ("lock_timeout", "statement_timeout", "search_path"):
+    for setting in ("lock_timeout", *_PUT_ASIDE, "search_path"):
         context.execute(f"RESET {setting}")
 
 

@@ -64,7 +64,6 @@ _PLANNER = {
     "enable_sort": "on",
     "from_collapse_limit": "8",
     "join_collapse_limit": "8",
-    "work_mem": "4096",
 }
 _FLAW = len(Delivery._fields)
 """Where in a fetched row its flaw is; beside it stand the number of its walk and whether it is a stop."""
