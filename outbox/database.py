@@ -40,6 +40,7 @@ _OWN = {
 _UNLESS_SAID = ("statement_timeout", "lock_timeout")
 """Those of our own that count only where the address does not set them in its `options`."""
 _TRANSACTION_TIMEOUT_SINCE = 17
+_ROLLBACK_SECONDS = 1.0
 
 # What SQLAlchemy must know where a statement that was prepared is not there any more in the next transaction:
 # without a name it is prepared anew each time, and nothing of it stays in a connection that others use next.
@@ -250,6 +251,18 @@ class _Pooled(asyncpg.Connection):  # type: ignore[misc]
     async def _in_transaction(self) -> AsyncIterator[None]:
         if self.is_in_transaction() or not self.for_each_transaction:
             yield
-        else:
-            async with self.transaction():
-                yield
+            return
+        # Not by asyncpg's own, which a BEGIN that is cancelled leaves believing in it.
+        try:
+            await super().execute(f"BEGIN; {self.for_each_transaction}")
+            yield
+            await super().execute("COMMIT")
+        except BaseException:
+            await self._roll_back()
+            raise
+
+    async def _roll_back(self) -> None:
+        try:
+            await super().execute("ROLLBACK", timeout=_ROLLBACK_SECONDS)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            self.terminate()

@@ -143,7 +143,7 @@ class Kind:
     logged at growing intervals then."""
 
 
-_D, _I, _W, _E = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
+_D, _I, _W, _E, _C = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL
 
 EVENTS: Mapping[str, Kind] = {
     # The relay's life.
@@ -151,6 +151,7 @@ EVENTS: Mapping[str, Kind] = {
     "relay.waiting": Kind(_W, "what reason", same="what reason"),  # postgres, schema, or a sink's name
     "relay.ready": Kind(_I),
     "relay.lost_database": Kind(_W, "reason", lambda _: _DATABASE_LOST.inc()),
+    "relay.failed": Kind(_C, "reason"),  # one that nobody asked to end
     "relay.stopping": Kind(_I, "reason"),
     "relay.stopped": Kind(_I),
     "http.listening": Kind(_I, "host port"),
@@ -183,6 +184,9 @@ EVENTS: Mapping[str, Kind] = {
     # A part of a destination, say one partition; what goes there is tried again within `wait` seconds.
     "part.failed": Kind(_W, "sink destination part reason wait", same="sink destination part reason"),
     "breaker.closed": Kind(_I, "sink destination reason"),
+    # Relays with different settings on one table: the last one to start rules. `relays` are the others.
+    "settings.changed": Kind(_W, "sink setting mine other relays"),
+    "settings.overruled": Kind(_W, "sink setting mine other relays", same="sink setting mine other"),
     # Maintenance.
     "maintenance.failed": Kind(_E, "reason pause", same="reason"),
     "count.failed": Kind(_W, "reason", same="reason"),
@@ -315,7 +319,8 @@ class Health:
     """How a relay is doing, by what it knows itself."""
 
     waiting_for: str | None = None
-    """`postgres` or `schema` before it can work or after it lost them; `start` before that; else None."""
+    """`postgres` or `schema` before it can work or after it lost them; `start` before that; `end` when it
+    ended by itself; else None."""
     reason: str = ""
     """Why it waits, in one line."""
     stopping: bool = False

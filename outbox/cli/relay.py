@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import threading
 from contextlib import AsyncExitStack
 
 import click
@@ -35,10 +37,14 @@ def relay() -> None:
     try:
         asyncio.run(_run(chosen))
     except TimeoutError:
-        raise OperatorError(
-            f"Not done within OUTBOX_SHUTDOWN_GRACE_SECONDS={chosen.shutdown_grace_seconds:g}; "
-            "what was on its way is sent again by the next relay"
-        ) from None
+        raise OperatorError(_not_done(chosen)) from None
+
+
+def _not_done(settings: Settings) -> str:
+    return (
+        f"Not done within OUTBOX_SHUTDOWN_GRACE_SECONDS={settings.shutdown_grace_seconds:g}; "
+        "what was on its way is sent again by the next relay"
+    )
 
 
 def collect_less_often() -> None:
@@ -53,7 +59,12 @@ def collect_less_often() -> None:
 
 async def _run(settings: Settings) -> None:
     relay = Relay(settings)
-    stop_on_signal(relay.stop)
+
+    def stop(reason: str) -> None:
+        relay.stop(reason)
+        _end_in_time(settings)
+
+    stop_on_signal(stop)
     async with AsyncExitStack() as stack:
         try:
             from outbox.web import serving  # an extra, which may be missing
@@ -62,3 +73,15 @@ async def _run(settings: Settings) -> None:
         else:
             await stack.enter_async_context(serving(relay, settings))
         await relay.run()
+
+
+def _end_in_time(settings: Settings) -> None:
+    """Ends the process once the grace period is over, whatever hangs: a sink, or a thread."""
+
+    def end() -> None:
+        click.echo(f"Error: {_not_done(settings)}", err=True)
+        os._exit(1)
+
+    timer = threading.Timer(settings.shutdown_grace_seconds, end)
+    timer.daemon = True
+    timer.start()

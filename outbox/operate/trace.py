@@ -44,7 +44,6 @@ _COMMITTED_AT = case(
     ),
     else_=null(),
 )
-_CORRELATION_ID = _written.c.headers["correlation_id"].astext
 
 
 async def trace(connection: AsyncConnection, message_id: UUID) -> Trace | None:
@@ -61,15 +60,16 @@ async def follow(
     Looks through as many rows after the message's own as `within_rows` says. What is pruned is not told.
     """
     own = (
-        select(_written.c.id, _CORRELATION_ID.label("correlation_id"))
-        .where(_written.c.message_id == message_id)
-        .order_by(_written.c.id)
+        select(STATE.c.id, STATE.c.correlation_id)
+        .where(STATE.c.message_id == message_id)
+        .order_by(STATE.c.id)
         .limit(1)
         .cte("own")
     )
-    followers = select(_written.c.message_id).where(
-        _written.c.id.between(own.c.id, own.c.id + within_rows),
-        or_(_written.c.id == own.c.id, own.c.correlation_id == _CORRELATION_ID),
+    # By the view, which shows of headers no more than this one: a reader may not see the others.
+    followers = select(STATE.c.message_id).where(
+        STATE.c.id.between(own.c.id, own.c.id + within_rows),
+        or_(STATE.c.id == own.c.id, own.c.correlation_id == STATE.c.correlation_id),
     )
     return await _traces(connection, set(await connection.scalars(followers)))
 

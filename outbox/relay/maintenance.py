@@ -1,4 +1,4 @@
-"""What a relay does beside delivering: prune, publish its settings, and look at what could be wrong.
+"""What a relay does beside delivering: prune, compare settings, and look at what could be wrong.
 
 That is who holds the floors back, and whether the tables fit together.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from datetime import timedelta
+from uuid import UUID
 
 import asyncpg
 
@@ -15,6 +15,7 @@ from outbox.errors import describe
 from outbox.observe import emit
 from outbox.relay.integrity import Integrity
 from outbox.relay.prune import Prune
+from outbox.relay.published import Published
 from outbox.schema import in_schema
 from outbox.settings import Settings
 
@@ -30,50 +31,16 @@ _OLDEST_WRITER = """
     WHERE xid IS NOT NULL AND since IS NOT NULL
     ORDER BY age(xid) DESC LIMIT 1
 """
-PUBLISH = """
-    WITH before AS (
-        SELECT on_park FROM {schema}outbox_sinks WHERE sink = $1
-    ), parked AS (
-        UPDATE {schema}outbox_queue SET blocks = ($3 = 'hold')
-        FROM before
-        WHERE sink = $1 AND parked_at IS NOT NULL AND before.on_park <> $3
-    )
-    INSERT INTO {schema}outbox_sinks (sink, stuck_after, on_park, holds_ended)
-    VALUES ($1, $2, $3, (1000000 * extract(epoch FROM clock_timestamp()))::bigint)
-    ON CONFLICT (sink) DO UPDATE
-    SET stuck_after = excluded.stuck_after, on_park = excluded.on_park,
-        updated_at = clock_timestamp(), holds_ended = outbox_sinks.holds_ended + 1
-    WHERE (outbox_sinks.stuck_after, outbox_sinks.on_park) <> (excluded.stuck_after, excluded.on_park)
-"""
-"""What the view needs of a sink's settings. Held keys follow the park policy when it changes.
-
-Where the row was deleted meanwhile, its counter starts at what it never was.
-"""
 
 
 class Maintenance:
     """The housekeeping of one relay; several relays may do it at once."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, relay: UUID) -> None:
         self._settings = settings
-        self._publish = in_schema(PUBLISH, settings.database_schema)
-        self._published = in_schema("SELECT sink FROM {schema}outbox_sinks", settings.database_schema)
+        self.published = Published(settings, relay)
         self._integrity = Integrity(settings)
         self._prune = Prune(settings)
-
-    async def publish_settings(self, connection: asyncpg.Connection) -> None:
-        """Tells the view `outbox_state` what only settings know."""
-        for name in self._settings.sink_names:
-            sink = self._settings.sink(name)
-            await connection.execute(
-                self._publish, name, timedelta(seconds=sink.stuck_after_seconds), sink.on_park
-            )
-
-    async def _publish_anew(self, connection: asyncpg.Connection) -> None:
-        """Tells it again where somebody has deleted it."""
-        known = {sink for (sink,) in await connection.fetch(self._published)}
-        if not known.issuperset(self._settings.sink_names):
-            await self.publish_settings(connection)
 
     async def run(self, connection: asyncpg.Connection, ending: asyncio.Event) -> None:
         """Prunes, and names who holds the floors back, every now and then until `ending`."""
@@ -83,7 +50,7 @@ class Maintenance:
             except (asyncpg.PostgresError, TimeoutError) as error:
                 # Delivering goes on without it: a right that is missing, a lock that is not to be had.
                 emit("prune.failed", reason=describe(error))
-            await self._publish_anew(connection)
+            await self.published.check(connection)
             await self._integrity.look(connection, ending)
             await self._name_long_writer(connection)
             with suppress(TimeoutError):

@@ -39,7 +39,7 @@ class Parts:
         pumps = {
             each.name: [Pump(each, number, settings) for number in range(settings.pumps)] for each in served
         }
-        return cls(lanes, served, pumps, Maintenance(settings))
+        return cls(lanes, served, pumps, Maintenance(settings, lanes.relay))
 
 
 def _serve(name: str, settings: Settings, lanes: Lanes) -> ServedSink:

@@ -73,10 +73,6 @@ class Pump:
             self.trouble.end()
             await _pause(ending, wake.after(rows, more=more))
 
-    def forget_unsettled(self) -> None:
-        """Forgets what was sent and not settled, since its ids may be given anew: it is sent again."""
-        self._unsettled = []
-
     async def round(self, store: Store) -> tuple[int, bool]:
         """Fetches, sends and settles once; returns how many were settled, and whether the next finds more."""
         served = self._served

@@ -8,8 +8,8 @@ what they have acknowledged outlive a session.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from contextlib import suppress
+import math
+from collections.abc import Callable, Coroutine
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
@@ -22,7 +22,7 @@ from outbox.observe import Failing, Health, SinkHealth, emit
 from outbox.relay.parts import Parts
 from outbox.relay.pump import Pump, ServedSink
 from outbox.relay.serving import Serving
-from outbox.relay.store import NO_DATABASE, ConnectionLost, Store, relay_connection
+from outbox.relay.store import NO_DATABASE, ConnectionLost, Store, relay_connection, tells_history
 from outbox.relay.supervise import Trouble, keep_running
 from outbox.relay.waiting import wait_for
 from outbox.schema.catalog import missing
@@ -38,23 +38,32 @@ class Relay:
     `await relay.run()` works until `stop()`; `async with Relay(settings):` runs it beside other things,
     in a service's lifespan or a test. Without `settings` they come from the environment. Raises
     `SettingsError` at once where a sink cannot be made; a server that is down is waited for.
+
+    A relay beside other things that ends by itself logs `relay.failed`, says so in `health()`, and calls
+    `on_failure` with the reason: the service may end, or begin another one.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(
+        self, settings: Settings | None = None, *, on_failure: Callable[[BaseException], None] | None = None
+    ) -> None:
         self._settings = settings or load()
+        self._on_failure = on_failure
         self._parts = Parts.of(self._settings)
         self._lanes = self._parts.lanes
         self._served = self._parts.served
         self._serving = {served.name: self._serve(served) for served in self._served}
         self._stopping = asyncio.Event()
         self._bound: asyncio.Timeout | None = None
+        self._deadline = math.inf
+        """When it must be over, on the loop's clock."""
         self._task: asyncio.Task[None] | None = None
-        self._timeline: str | None = None
+        self._tells_history = True
         self._waiting_for: str | None = "start"
         self._reason = ""
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self.run(), name="outbox relay")
+        self._task.add_done_callback(self._ended)
         return self
 
     async def __aexit__(
@@ -64,17 +73,35 @@ class Relay:
         if self._task:
             await self._task
 
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Tells of a relay that ended though nobody asked it to."""
+        if self._stopping.is_set():
+            return
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        failure = error or RuntimeError("it ended by itself")
+        self._wait_no_more(failure)
+        if self._on_failure:
+            self._on_failure(failure)
+
+    def _wait_no_more(self, failure: BaseException) -> None:
+        self._waiting_for, self._reason = "end", describe(failure)
+        with bound_contextvars(relay=self._lanes.name):
+            emit("relay.failed", reason=self._reason)
+
     def stop(self, reason: str = "asked to") -> None:
         """Stops in good order: finishes and settles what is on its way, then releases the lanes.
 
-        It takes the grace period at the most.
+        It takes the grace period at the most; the last of it, a fifth, is for the sinks to end their
+        connections.
         """
         if self._stopping.is_set():
             return
         emit("relay.stopping", reason=reason)
         self._stopping.set()
+        grace = self._settings.shutdown_grace_seconds
+        self._deadline = asyncio.get_running_loop().time() + grace
         if self._bound:
-            self._bound.reschedule(asyncio.get_running_loop().time() + self._settings.shutdown_grace_seconds)
+            self._bound.reschedule(self._deadline - min(_SINK_STOP_SECONDS, grace / 5))
 
     async def run(self) -> None:
         """Works until `stop`. Raises TimeoutError if the grace period did not suffice."""
@@ -127,7 +154,8 @@ class Relay:
     async def _stop_sinks(self) -> None:
         stopping = [asyncio.create_task(served.sink.stop()) for served in self._served]
         if stopping:
-            _, hanging = await asyncio.wait(stopping, timeout=_SINK_STOP_SECONDS)
+            left = self._deadline - asyncio.get_running_loop().time()
+            _, hanging = await asyncio.wait(stopping, timeout=max(0.0, min(_SINK_STOP_SECONDS, left)))
             for task in hanging:
                 task.cancel()
 
@@ -162,9 +190,9 @@ class Relay:
 
     async def _session(self, connection: asyncpg.Connection) -> None:
         """Works on one connection to the database until it is lost or the relay stops."""
-        await self._recall(connection)
+        self._tells_history = await tells_history(connection)
         await self._lanes.join(connection)
-        await self._parts.maintenance.publish_settings(connection)
+        await self._parts.maintenance.published.begin(connection)
         session = _Session(self._stopping)
         self._waiting_for, self._reason = None, ""
         emit("relay.ready")
@@ -184,19 +212,6 @@ class Relay:
             raise session.lost
         await self._lanes.leave(connection)
 
-    async def _recall(self, connection: asyncpg.Connection) -> None:
-        """Forgets what was sent and not settled unless this is the history in which it was written."""
-        timeline = None
-        with suppress(asyncpg.PostgresError):  # Some hosted databases do not tell.
-            timeline = await connection.fetchval(
-                "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8) || system_identifier"
-                " FROM pg_control_system()"
-            )
-        if timeline is None or timeline != self._timeline:
-            for pump in (pump for pumps in self._parts.pumps.values() for pump in pumps):
-                pump.forget_unsettled()
-        self._timeline = timeline
-
     async def _beat(self, connection: asyncpg.Connection) -> None:
         while True:
             await self._lanes.tick(connection)
@@ -205,7 +220,14 @@ class Relay:
     async def _pump(self, served: ServedSink, pump: Pump, ending: asyncio.Event) -> None:
         async def life() -> None:
             async with relay_connection(self._settings, f"outbox {served.name} pump") as connection:
-                await pump.run(Store(connection, self._settings, served.name, self._lanes.relay), ending)
+                store = Store(
+                    connection,
+                    self._settings,
+                    served.name,
+                    self._lanes.relay,
+                    tells_history=self._tells_history,
+                )
+                await pump.run(store, ending)
 
         def tell(reason: str, pause: float) -> None:
             emit("pump.failed", sink=served.name, pump=pump.number, reason=reason, pause=pause)

@@ -34,13 +34,22 @@ class Snapshot(NamedTuple):
     """The newest id drawn about then, perhaps a little later."""
     holds_ended: int
     """How often others than a lane's owner have ended holds of this sink."""
+    history: str | None
+    """Which history of the database this is (`HISTORY`)."""
 
+
+HISTORY = (
+    "(SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8) || system_identifier FROM pg_control_system())"
+)
+"""The database's timeline: another one after a failover, in which ids may be given again. Not every provider
+lets one ask for it."""
 
 _SNAPSHOT = {
     "xmin": "pg_snapshot_xmin(now)::text::bigint",
     "next_xid": "pg_snapshot_xmin(now)::text::bigint + age(xid(pg_snapshot_xmin(now)))",
     "last_id": "(SELECT last_value - (NOT is_called)::integer FROM {schema}outbox_id_seq)",
     "holds_ended": "(SELECT holds_ended FROM {schema}outbox_sinks WHERE sink = $1)",
+    "history": HISTORY,
 }
 _QUEUED = {
     "id": "cut.id",
@@ -206,24 +215,35 @@ LOOK_BACK = f"""
 Of each lane some rows are looked at, between two ids; null where none is left.
 """
 
-DELIVER = """
+
+def _same(history: str, message_id: str) -> str:
+    """Returns the condition that an id still means what it meant when it was fetched.
+
+    The same history says so for all of them at once; where the database does not tell, or what was sent is
+    recorded by a later connection, each message does.
+    """
+    return f"""coalesce({HISTORY} = {history}, {message_id} IS NULL OR EXISTS (
+                SELECT FROM {{schema}}outbox o WHERE o.id = q.id AND o.message_id = {message_id}))"""
+
+
+DELIVER = f"""
     WITH done AS (
-        DELETE FROM {schema}outbox_queue q
-        USING unnest($3::smallint[], $4::bigint[], $5::integer[], $6::bigint[], $7::integer[])
-            AS sent (lane, id, partition, partition_offset, receivers)
-        WHERE q.sink = $1 AND q.lane = sent.lane AND q.id = sent.id
+        DELETE FROM {{schema}}outbox_queue q
+        USING unnest($3::smallint[], $4::bigint[], $5::integer[], $6::bigint[], $7::integer[], $9::uuid[])
+            AS sent (lane, id, partition, partition_offset, receivers, message_id)
+        WHERE q.sink = $1 AND q.lane = sent.lane AND q.id = sent.id AND {_same("$8::text", "sent.message_id")}
         RETURNING q.lane, q.id, q.attempts, q.blocks, q.first_due_at,
                   sent.partition, sent.partition_offset, sent.receivers
     ), receipts AS (
-        INSERT INTO {schema}outbox_receipts
+        INSERT INTO {{schema}}outbox_receipts
             (id, outcome, attempts, partition, partition_offset, receivers)
         SELECT id, 'delivered', attempts, partition, partition_offset, receivers FROM done
         ON CONFLICT DO NOTHING
     ), told AS (
-        UPDATE {schema}outbox_sinks SET holds_ended = holds_ended + 1
+        UPDATE {{schema}}outbox_sinks SET holds_ended = holds_ended + 1
         WHERE sink = $1 AND EXISTS (
             SELECT FROM done
-            JOIN {schema}outbox_lanes l ON l.sink = $1 AND l.lane = done.lane
+            JOIN {{schema}}outbox_lanes l ON l.sink = $1 AND l.lane = done.lane
             WHERE done.blocks AND l.owner IS DISTINCT FROM $2)
     )
     SELECT count(*), extract(epoch FROM clock_timestamp() - min(greatest(first_due_at, 'epoch')))::float
@@ -245,36 +265,46 @@ _FENCE = """
         FOR SHARE OF l
     )"""
 
-FAIL = f"""{_FENCE}
-    UPDATE {{schema}}outbox_queue q
-    SET attempts = least(q.attempts + failed.counted, 32767),
-        last_error = failed.reason,
-        due_at = least(clock_timestamp() + failed.delay * interval '1 second', failed.expires_at),
-        parked_at = CASE WHEN failed.delay IS NULL THEN clock_timestamp() END,
-        blocks = failed.blocks,
-        uncertain = failed.uncertain
-    FROM unnest($5::smallint[], $6::bigint[], $7::integer[], $8::text[], $9::double precision[],
-                $10::timestamptz[], $11::boolean[], $12::boolean[])
-        AS failed (lane, id, counted, reason, delay, expires_at, blocks, uncertain)
-    JOIN fence ON fence.lane = failed.lane
-    WHERE q.sink = $1 AND q.lane = failed.lane AND q.id = failed.id
-    RETURNING q.id
+FAIL = f"""{_FENCE}, recorded AS (
+        UPDATE {{schema}}outbox_queue q
+        SET attempts = least(q.attempts + failed.counted, 32767),
+            last_error = failed.reason,
+            due_at = least(clock_timestamp() + failed.delay * interval '1 second', failed.expires_at),
+            parked_at = CASE WHEN failed.delay IS NULL THEN clock_timestamp() END,
+            blocks = failed.delay IS NOT NULL OR failed.reason <> '{GONE}' AND EXISTS (
+                SELECT FROM {{schema}}outbox_sinks s WHERE s.sink = $1 AND s.on_park = 'hold'),
+            uncertain = failed.uncertain
+        FROM unnest($5::smallint[], $6::bigint[], $7::integer[], $8::text[], $9::double precision[],
+                    $10::timestamptz[], $11::boolean[], $12::boolean[], $14::uuid[])
+            AS failed (lane, id, counted, reason, delay, expires_at, blocks, uncertain, message_id)
+        JOIN fence ON fence.lane = failed.lane
+        WHERE q.sink = $1 AND q.lane = failed.lane AND q.id = failed.id
+          AND {_same("$13::text", "failed.message_id")}
+        RETURNING q.id, failed.blocks AND NOT q.blocks AS freed
+    ), told AS (
+        UPDATE {{schema}}outbox_sinks SET holds_ended = holds_ended + 1
+        WHERE sink = $1 AND EXISTS (SELECT FROM recorded WHERE freed)
+    )
+    SELECT id FROM recorded
 """
-"""Record failures, where the lane is still ours; answers the ids it recorded."""
+"""Record failures, where the lane is still ours; answers the ids it recorded.
+
+Whether the key of a parked one waits is said by the policy in force, which may be another relay's.
+"""
 
 MARK_UNCERTAIN = f"""{_FENCE}
     UPDATE {{schema}}outbox_queue q SET uncertain = true
-    FROM unnest($5::smallint[], $6::bigint[]) AS sent (lane, id)
+    FROM unnest($5::smallint[], $6::bigint[], $8::uuid[]) AS sent (lane, id, message_id)
     JOIN fence ON fence.lane = sent.lane
-    WHERE q.sink = $1 AND q.lane = sent.lane AND q.id = sent.id
+    WHERE q.sink = $1 AND q.lane = sent.lane AND q.id = sent.id AND {_same("$7::text", "sent.message_id")}
 """
 """Remember that a send may have arrived, where the lane is still ours."""
 
 EXPIRE = f"""{_FENCE}, gone AS (
         DELETE FROM {{schema}}outbox_queue q
-        USING unnest($5::smallint[], $6::bigint[]) AS late (lane, id)
+        USING unnest($5::smallint[], $6::bigint[], $8::uuid[]) AS late (lane, id, message_id)
         JOIN fence ON fence.lane = late.lane
-        WHERE q.sink = $1 AND q.lane = late.lane AND q.id = late.id
+        WHERE q.sink = $1 AND q.lane = late.lane AND q.id = late.id AND {_same("$7::text", "late.message_id")}
         RETURNING q.id, q.attempts
     ), receipts AS (
         INSERT INTO {{schema}}outbox_receipts (id, outcome, attempts)

@@ -6,7 +6,7 @@ Every statement reads and writes one sink's lanes that the caller owns. Whoever 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -24,6 +24,7 @@ from outbox.relay.statements import (
     FAIL,
     FETCH,
     GONE,
+    HISTORY,
     LOOK_BACK,
     MARK_UNCERTAIN,
     OUTLINE,
@@ -207,11 +208,31 @@ async def relay_connection(settings: Settings, name: str) -> AsyncIterator[async
         connection.terminate()
 
 
+async def tells_history(connection: asyncpg.Connection) -> bool:
+    """True if the database tells which of its histories this is; some hosted ones do not."""
+    try:
+        await connection.fetchval(f"SELECT {HISTORY}")
+    except asyncpg.PostgresError:
+        return False
+    return True
+
+
 class Store:
     """The statements of one sink, run on one connection for one relay."""
 
-    def __init__(self, connection: asyncpg.Connection, settings: Settings, sink: str, relay: UUID) -> None:
+    def __init__(
+        self,
+        connection: asyncpg.Connection,
+        settings: Settings,
+        sink: str,
+        relay: UUID,
+        *,
+        tells_history: bool = True,
+    ) -> None:
         self._connection = connection
+        self._tells_history = tells_history
+        self._history: str | None = None
+        """Of the last fetch: what is settled is settled in that, or not at all."""
         self._schema = settings.database_schema
         self._sink = sink
         self._relay = relay
@@ -227,8 +248,11 @@ class Store:
             if request.rows > 1:
                 return await self.fetch(replace(request, rows=request.rows // 2))
             records = await self.run(OUTLINE, *request.values(self._sink))
-            return _unreadable(records, request, describe(error))
-        return _fetched(records, request)
+            fetched = _unreadable(records, request, describe(error))
+        else:
+            fetched = _fetched(records, request)
+        self._history = fetched.snapshot.history
+        return fetched
 
     async def look_back(
         self, walks: Sequence[Walk], after: Sequence[int], apart: Sequence[str], *, depth: int
@@ -251,6 +275,8 @@ class Store:
             [result.partition for _, result in sent],
             [result.offset for _, result in sent],
             [result.receivers for _, result in sent],
+            self._history,
+            [delivery.message_id for delivery, _ in sent],
         )
         count, oldest = records[0]
         return count, oldest or 0.0
@@ -268,6 +294,7 @@ class Store:
             [_retry_by(f) for f in failures],
             [f.blocks for f in failures],
             [f.uncertain for f in failures],
+            *self._same(f.delivery for f in failures),
         )
         return {record[0] for record in records}
 
@@ -278,19 +305,28 @@ class Store:
             *self._fence(positions),
             [d.lane for d in deliveries],
             [d.id for d in deliveries],
+            *self._same(deliveries),
         )
 
     async def expire(self, positions: Sequence[Position], deliveries: Sequence[Delivery]) -> set[int]:
         """Gives deliveries up as too late; returns the ids, without those whose lane is no longer ours."""
         records = await self.run(
-            EXPIRE, *self._fence(positions), [d.lane for d in deliveries], [d.id for d in deliveries]
+            EXPIRE,
+            *self._fence(positions),
+            [d.lane for d in deliveries],
+            [d.id for d in deliveries],
+            *self._same(deliveries),
         )
         return {record[0] for record in records}
 
     def _fence(self, positions: Sequence[Position]) -> tuple[str, UUID, list[int], list[int]]:
         return self._sink, self._relay, [p.lane for p in positions], [p.epoch for p in positions]
 
+    def _same(self, deliveries: Iterable[Delivery]) -> tuple[str | None, list[UUID | None]]:
+        return self._history, [delivery.message_id for delivery in deliveries]
+
     async def run(self, statement: str, *values: Any) -> list[Any]:
         """Runs a statement of this sink; returns its rows."""
-        found: list[Any] = await self._connection.fetch(in_schema(statement, self._schema), *values)
+        sql = statement if self._tells_history else statement.replace(HISTORY, "NULL::text")
+        found: list[Any] = await self._connection.fetch(in_schema(sql, self._schema), *values)
         return found

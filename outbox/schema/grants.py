@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-from outbox.schema.limits import VERSION_TABLE
+from outbox.schema.limits import TABLES, VERSION_TABLE
 
 Part = Literal["writer", "relay", "operator", "reader", "consumer"]
 
@@ -13,6 +13,10 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 # No `id`, so that nobody takes one that a relay has passed already; `created_at` is the database's.
 _WRITTEN = "message_id, type, sink, destination, key, payload, headers, available_at, expires_at"
+
+# By which a writer is told what stands where its row was not taken. PUBLIC may ask too, unless the owner
+# takes that away.
+_WRITTEN_ALIKE = "outbox_written_alike(uuid, text, text, text, text, bytea)"
 
 # Everything but payloads and headers.
 _READ = {
@@ -53,7 +57,8 @@ RIGHTS: Mapping[Part, Mapping[str, str]] = {
         "outbox_sinks": "SELECT, UPDATE",
         "outbox_amiss": "SELECT, DELETE",
     },
-    "reader": _READ,
+    # No payload and no header; `xmin` tells when it was committed.
+    "reader": {**_READ, "outbox": "SELECT (id, xmin)"},
     "consumer": {"outbox_inbox": "SELECT, INSERT, DELETE"},
 }
 """Part → table → rights. Migrations are for the tables' owner.
@@ -64,10 +69,29 @@ which only an administrator can grant.
 
 
 def grants(part: Part, role: str, schema: str | None = None) -> tuple[str, ...]:
-    """Returns the statements that let `role` be this part; for the owner, again after each migration."""
-    quoted = '"' + role.replace('"', '""') + '"'
-    prefix = f'"{schema}".' if schema else ""
+    """Returns the statements that let `role` be this part; for the owner, again after each migration.
+
+    Without a schema they are for the one in which the session that runs them would make a table. They take
+    from PUBLIC what default privileges may have given it.
+    """
+    quoted = _name(role)
+    prefix = f"{_name(schema)}." if schema else ""
+    tables = ", ".join(f"{prefix}{table}" for table in (*TABLES, "outbox_state", VERSION_TABLE))
+    execute = f"GRANT EXECUTE ON FUNCTION {prefix}{_WRITTEN_ALIKE} TO {quoted}"
     return (
-        f'GRANT USAGE ON SCHEMA "{schema or "public"}" TO {quoted}',
+        _usage(quoted, schema),
+        f"REVOKE ALL ON {tables} FROM PUBLIC",
         *(f"GRANT {rights} ON {prefix}{table} TO {quoted}" for table, rights in RIGHTS[part].items()),
+        *([execute] if part == "writer" else ()),
     )
+
+
+def _usage(quoted: str, schema: str | None) -> str:
+    if schema:
+        return f"GRANT USAGE ON SCHEMA {_name(schema)} TO {quoted}"
+    grant = f"GRANT USAGE ON SCHEMA %I TO {quoted.replace('%', '%%')}".replace("'", "''")
+    return f"DO $do$ BEGIN EXECUTE format('{grant}', current_schema()); END $do$"
+
+
+def _name(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -25,6 +25,8 @@ def reasons(health: Health, stall_after: float) -> list[str]:
     """Returns why a relay is not ready, in one line each; none if it is."""
     if health.stopping:
         return ["stopping"]
+    if health.waiting_for == "end":
+        return [f"the relay ended by itself: {health.reason}"]
     if health.waiting_for is not None:
         why = f": {health.reason}" if health.reason else ""
         return [f"waiting for {health.waiting_for}{why}"]

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mappi
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 
@@ -16,7 +17,7 @@ from outbox.relay.lanes import Lane
 from outbox.relay.look_back import LookBack
 from outbox.relay.parts import Parts
 from outbox.relay.statements import FETCH
-from outbox.relay.store import Store, relay_connection
+from outbox.relay.store import Request, Store, relay_connection
 from outbox.schema import in_schema
 from tests.relay.traffic import SINK, settings_of
 from tests.support.waiting import until
@@ -103,12 +104,22 @@ class ByHand:
                 if serving is None or served.name in serving:
                     parts.lanes.serve(served.name)
             await parts.lanes.join(connection)
-            await parts.maintenance.publish_settings(connection)
+            await parts.maintenance.published.begin(connection)
             yield cls(parts, connection, stores, connections)
 
     def lane(self, number: int, sink: str = SINK) -> Lane:
         """A lane that it owns."""
         return self._parts.lanes.of(sink).owned[number]
+
+    def request(self, sink: str = SINK, down: Collection[str] = ()) -> Request:
+        """What its pump would ask for now."""
+        lanes = list(self._parts.lanes.of(sink).owned.values())
+        return self._parts.pumps[sink][0].request(lanes, Admission(down=frozenset(down)))
+
+    @property
+    def id(self) -> UUID:
+        """Who owns its lanes."""
+        return self._parts.lanes.relay
 
     @property
     def owned(self) -> set[int]:
@@ -178,8 +189,7 @@ class ByHand:
         return seen
 
     def _values(self, sink: str, down: Collection[str]) -> str:
-        lanes = list(self._parts.lanes.of(sink).owned.values())
-        request = self._parts.pumps[sink][0].request(lanes, Admission(down=frozenset(down)))
+        request = self.request(sink, down)
         return f"({', '.join(map(_literal, request.values(sink)))})"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from threading import Event
 from typing import Any, ClassVar
 
 from outbox.message import Delivery, Result, Sent
@@ -80,3 +82,13 @@ class Stubborn(GatedSink):
 class Fickle(Odd):
     async def odd(self, _: Sequence[Delivery]) -> Any:
         raise asyncio.CancelledError
+
+
+class Endless(GatedSink):
+    """Does not end, neither when it is asked to nor when it is cancelled, and keeps a thread busy."""
+
+    async def stop(self) -> None:
+        asyncio.get_running_loop().run_in_executor(None, Event().wait)
+        while True:
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()

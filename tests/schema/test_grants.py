@@ -285,4 +285,4 @@ async def test_grants_in_a_schema_of_its_own(empty_database: str) -> None:
 
 
 def test_a_role_may_have_any_name() -> None:
-    assert grants("reader", 'odd "name"')[0] == 'GRANT USAGE ON SCHEMA "public" TO "odd ""name"""'
+    assert grants("reader", 'odd "name"', "s")[0] == 'GRANT USAGE ON SCHEMA "s" TO "odd ""name"""'

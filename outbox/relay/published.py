@@ -1,0 +1,109 @@
+"""What all relays and the view must agree on of a sink's settings: whose count, and who is told.
+
+The relay that started last rules: it writes its own when it starts, and never again. What differs is told by
+it and by those that are overruled, so that two relays with different settings do not take turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from outbox.observe import emit
+from outbox.relay.statements import GONE
+from outbox.schema import in_schema
+from outbox.settings import Settings
+
+PUBLISH = """
+    INSERT INTO {schema}outbox_sinks (sink, stuck_after, on_park, holds_ended)
+    VALUES ($1, $2, $3, (1000000 * extract(epoch FROM clock_timestamp()))::bigint)
+    ON CONFLICT (sink) DO UPDATE
+    SET stuck_after = excluded.stuck_after, on_park = excluded.on_park,
+        updated_at = clock_timestamp(), holds_ended = outbox_sinks.holds_ended + 1
+    WHERE (outbox_sinks.stuck_after, outbox_sinks.on_park) <> (excluded.stuck_after, excluded.on_park) AND $4
+"""
+"""What the view needs of a sink's settings. Where its row was deleted, its counter is what it never was."""
+
+FOLLOW = f"""
+    WITH followed AS (
+        UPDATE {{schema}}outbox_queue q SET blocks = (s.on_park = 'hold')
+        FROM {{schema}}outbox_sinks s
+        WHERE s.sink = $1 AND q.sink = s.sink AND q.parked_at IS NOT NULL
+          AND q.blocks <> (s.on_park = 'hold') AND q.last_error <> '{GONE}'
+        RETURNING q.id
+    )
+    UPDATE {{schema}}outbox_sinks SET holds_ended = holds_ended + 1
+    WHERE sink = $1 AND EXISTS (SELECT FROM followed)
+"""
+"""Held keys follow the park policy when it changes."""
+
+IN_FORCE = """
+    SELECT stuck_after, on_park,
+           ARRAY(SELECT name FROM {schema}outbox_relays
+                 WHERE relay_id <> $2 AND expires_at > clock_timestamp() AND $1 = ANY (sinks)
+                 ORDER BY started_at) AS others
+    FROM {schema}outbox_sinks WHERE sink = $1
+"""
+
+
+class Published:
+    """One relay's part in it."""
+
+    def __init__(self, settings: Settings, relay: UUID) -> None:
+        self._settings = settings
+        self._relay = relay
+        self._started = False
+        self._changed: set[str] = set()
+        """Sinks whose parked deliveries are gone through once more, for those parked at that very moment."""
+
+    async def begin(self, connection: asyncpg.Connection) -> None:
+        """Puts this relay's settings in force when it starts, and only then."""
+        for sink in self._settings.sink_names:
+            if not self._started:
+                for difference in await self._differences(connection, sink):
+                    self._changed.add(sink)
+                    emit("settings.changed", **difference)
+            await self._publish(connection, sink, overrule=not self._started)
+        self._started = True
+
+    async def check(self, connection: asyncpg.Connection) -> None:
+        """Tells it again where somebody has deleted it, and warns where another relay's settings rule."""
+        for sink in self._settings.sink_names:
+            await self._publish(connection, sink, overrule=False)
+            if sink in self._changed:
+                await connection.execute(self._statement(FOLLOW), sink)
+            for difference in await self._differences(connection, sink):
+                emit("settings.overruled", **difference)
+        self._changed.clear()
+
+    async def _publish(self, connection: asyncpg.Connection, sink: str, *, overrule: bool) -> None:
+        async with connection.transaction():
+            await connection.execute(self._statement(PUBLISH), sink, *self._of(sink).values(), overrule)
+            if overrule:
+                await connection.execute(self._statement(FOLLOW), sink)
+
+    async def _differences(self, connection: asyncpg.Connection, sink: str) -> list[dict[str, Any]]:
+        found = await connection.fetchrow(self._statement(IN_FORCE), sink, self._relay)
+        return list(self._compared(sink, found)) if found else []
+
+    def _compared(self, sink: str, found: Any) -> Iterator[dict[str, Any]]:
+        for setting, mine in self._of(sink).items():
+            if found[setting] != mine:
+                yield {
+                    "sink": sink,
+                    "setting": setting,
+                    "mine": str(mine),
+                    "other": str(found[setting]),
+                    "relays": found["others"],
+                }
+
+    def _of(self, sink: str) -> dict[str, Any]:
+        own = self._settings.sink(sink)
+        return {"stuck_after": timedelta(seconds=own.stuck_after_seconds), "on_park": own.on_park}
+
+    def _statement(self, statement: str) -> str:
+        return in_schema(statement, self._settings.database_schema)
