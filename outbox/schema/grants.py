@@ -25,8 +25,8 @@ _READ = {
     "outbox_lanes": "SELECT",
     "outbox_relays": "SELECT",
     "outbox_sinks": "SELECT",
-    # What tells whether the tables fit together.
-    "outbox": "SELECT (id, sink, lane, created_at)",
+    # What tells whether the tables fit together, and when a message was committed (`xmin`).
+    "outbox": "SELECT (id, sink, lane, created_at, xmin)",
     "outbox_receipts": "SELECT (id, settled_at)",
     "outbox_id_seq": "SELECT",
     "outbox_amiss": "SELECT",
@@ -57,8 +57,7 @@ RIGHTS: Mapping[Part, Mapping[str, str]] = {
         "outbox_sinks": "SELECT, UPDATE",
         "outbox_amiss": "SELECT, DELETE",
     },
-    # No payload and no header; `xmin` tells when it was committed.
-    "reader": {**_READ, "outbox": "SELECT (id, xmin)"},
+    "reader": _READ,
     "consumer": {"outbox_inbox": "SELECT, INSERT, DELETE"},
 }
 """Part → table → rights. Migrations are for the tables' owner.
