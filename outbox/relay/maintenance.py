@@ -16,7 +16,6 @@ from outbox.observe import emit
 from outbox.relay.integrity import Integrity
 from outbox.relay.prune import Prune
 from outbox.relay.published import Published
-from outbox.schema import in_schema
 from outbox.settings import Settings
 
 _LONG_WRITER_SECONDS = 60.0

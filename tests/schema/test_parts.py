@@ -163,7 +163,7 @@ async def test_a_writer_and_a_consumer_alone_even_where_public_has_no_function(
             async with engine.begin() as connection, once(connection, "grades", told) as first:
                 assert first is expected
         async with engine.begin() as connection:
-            assert await prune_inbox(connection, timedelta()) == 1
+            assert await prune_inbox(connection, "grades", timedelta()) == 1
         await engine.dispose()
 
 
