@@ -1,7 +1,7 @@
 """A transactional outbox: what a service says commits with what it does, and reaches Kafka and Redis."""
 
-from outbox.database import create_engine
 from outbox.encode import new_id
+from outbox.engine import create_engine
 from outbox.errors import (
     ConflictError,
     MessageError,

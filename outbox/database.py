@@ -1,7 +1,7 @@
 """How the database is reached: every part of this package, and who writes messages, reads its address alike.
 
 The relay, the command line and migrations have settings of their own for their sessions, since what a role or
-a database has set is meant for services. An engine of `create_engine` leaves those in force.
+a database has set is meant for services. An engine of `outbox.create_engine` leaves those in force.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from outbox.settings import Address, Host, Settings, loaded
+from outbox.settings import Address, Host, Settings
 
 _CONNECT_SECONDS = 10.0
 """For all hosts of an address together; its own `connect_timeout` is for each."""
@@ -61,25 +61,6 @@ class Session:
     """Whether to put aside what a role or a database has set and our statements do not bear."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Further settings of the server, whatever a role, a database or the address says."""
-
-
-def create_engine(
-    settings: Settings | None = None,
-    *,
-    application_name: str | None = None,
-    command_timeout: float | None = None,
-    **options: Any,
-) -> AsyncEngine:
-    """Makes SQLAlchemy's engine for the database in the settings, whatever its address has in it.
-
-    `command_timeout` is in seconds, and `options` are those of SQLAlchemy's `create_async_engine`. Without
-    `settings` the environment's count. A sync engine, which reads the same address by libpq:
-
-        create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(settings.asyncpg_dsn))
-    """
-    chosen = settings or loaded()
-    pooled = chosen.database_pooler == "transaction"
-    return engine_of(chosen, Session(application_name, pooled, command_timeout), **options)
 
 
 def engine_of(settings: Settings, session: Session, **options: Any) -> AsyncEngine:
