@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import resource
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from time import monotonic
 
 import pytest
@@ -34,14 +33,6 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("outbox.web.bounds._HEAD_SECONDS", 0.3)
 
 
-@pytest.fixture
-def _many_files() -> Iterator[None]:
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-
 async def is_alive(port: int) -> bool:
     async with asyncio.timeout(1):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -59,7 +50,7 @@ async def ended(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-@pytest.mark.usefixtures("_many_files")
+@pytest.mark.usefixtures("many_files")
 async def test_it_answers_while_a_thousand_connections_are_silent(port: int) -> None:
     streams: list[Streams] = []
     for _ in range(20):

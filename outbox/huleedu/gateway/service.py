@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Self, cast
 
@@ -30,6 +31,8 @@ from outbox.process import serve
 from outbox.web.listen import bound
 from outbox.web.probes import ProbeAnswer, livez, metrics_of, readyz
 
+_BACKLOG = 128
+"""So many connections may be taken before the first of them is looked at."""
 _log = structlog.get_logger(__name__)
 
 _library_log = logging.getLogger("outbox.huleedu.gateway.websockets")
@@ -98,7 +101,8 @@ class Gateway:
             select_subprotocol=_select_subprotocol,
             process_request=self._answer,
             process_response=self._receive,
-            create_connection=Socket,
+            create_connection=partial(Socket, {}),  # type: ignore[arg-type]  # called, never looked at
+            backlog=_BACKLOG,
             # Notifications are small, and each compressing socket would cost some 100 KB.
             compression=None,
             max_size=settings.frame_bytes,

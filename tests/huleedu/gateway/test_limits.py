@@ -54,6 +54,22 @@ async def test_the_sixth_socket_of_a_user_is_closed_with_4429(gateway: Gateway, 
             assert await numbers(again, 1) == [2]
 
 
+@pytest.mark.usefixtures("many_files")
+async def test_it_answers_while_a_thousand_connections_are_silent(gateway: Gateway) -> None:
+    silent: list[asyncio.StreamWriter] = []
+    for _ in range(20):
+        streams = (asyncio.open_connection("127.0.0.1", gateway.port) for _ in range(50))
+        silent += [writer for _, writer in await asyncio.gather(*streams)]
+        async with asyncio.timeout(1):
+            async with client(gateway, token()):
+                reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+                writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+                assert await reader.readuntil(b"\r\n") == b"HTTP/1.1 200 OK\r\n"
+                writer.close()
+    for writer in silent:
+        writer.close()
+
+
 async def test_a_full_process_closes_with_1013(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(connections=2)
     async with client(gateway, token("a")), client(gateway, token("b")), client(gateway, token("c")) as third:
