@@ -31,6 +31,10 @@ Record = tuple[int, bytes | None, bytes | None, list[Header]]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OURS = frozenset({"message_id", "event_id", "event_type", "occurred_at", "replayed_at", "replay_id"})
+"""What the sink says itself; the same of a row written by SQL is left out, or consumers could read either."""
+_OURS_IN_CLOUDEVENTS = frozenset(
+    {"ce_specversion", "ce_id", "ce_type", "ce_source", "ce_time", "content-type"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +108,9 @@ def record_of(delivery: Delivery, cloudevents_source: str | None, sent_at: int |
     ]
     if delivery.headers != "{}":
         own = from_json(delivery.headers)
+        ours = _OURS if cloudevents_source is None else _OURS | _OURS_IN_CLOUDEVENTS
         try:
-            headers += [(name, value.encode()) for name, value in own.items() if name not in _OURS]
+            headers += [(name, value.encode()) for name, value in own.items() if name not in ours]
         except AttributeError:
             raise ValueError("the row's headers are not all strings") from None
         if "occurred_at" in own:

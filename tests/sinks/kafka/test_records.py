@@ -77,6 +77,16 @@ def test_a_row_cannot_replace_its_identity() -> None:
     assert len(headers) == len(dict(headers))
 
 
+def test_a_row_cannot_shadow_what_cloudevents_says() -> None:
+    row = written(ROW_HEADERS)
+    said = record_of(row, "here")[3]
+    shadows = {name: "other" for name, _ in said if name.startswith("ce_")} | {"content-type": "other"}
+    assert len(shadows) == 6
+    assert sorted(record_of(written(ROW_HEADERS | shadows), "here")[3]) == sorted(said)
+    # Where the sink says none of it, they are the row's own.
+    assert shadows.keys() < dict(record_of(written(shadows), None)[3]).keys()
+
+
 @pytest.mark.parametrize("occurred_at", ["yesterday", "2025-07-24T10:30:00", "", "9999-12-31T23:59:59-14:00"])
 def test_a_time_that_is_none_is_passed_on_but_not_used(occurred_at: str) -> None:
     timestamp, _, _, headers = record_of(written({"occurred_at": occurred_at}), None)
