@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import asyncpg
+from pydantic_core import from_json
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import NullPool
@@ -39,9 +42,34 @@ async def connect(settings: Settings) -> AsyncIterator[AsyncConnection]:
         poolclass=NullPool,
         execution_options={"schema_translate_map": {None: schema}} if schema else {},
     )
+    event.listen(engine.sync_engine, "connect", _bear_any_bytes)
     with explained(settings):
         async with engine.connect() as connection:
             yield connection
+
+
+def _bear_any_bytes(adapted: Any, _record: object) -> None:
+    """A database in SQL_ASCII holds what is no UTF-8; it is shown then, byte by byte."""
+    if adapted.driver_connection.get_settings().server_encoding == "SQL_ASCII":
+        adapted.run_async(_decode_any_bytes)
+
+
+async def _decode_any_bytes(connection: asyncpg.Connection) -> None:
+    # As it is there, or PostgreSQL itself refuses to send it.
+    await connection.execute("SET client_encoding = 'SQL_ASCII'")
+    for name, decode in (("text", _decode), ("varchar", _decode), ("jsonb", _decode_json)):
+        await connection.set_type_codec(
+            name, schema="pg_catalog", format="binary", encoder=str.encode, decoder=decode
+        )
+
+
+def _decode(data: bytes) -> str:
+    return data.decode(errors="backslashreplace")
+
+
+def _decode_json(data: bytes) -> Any:
+    # Behind a byte for the version. A backslash would mean something else here.
+    return from_json(data[1:].decode(errors="replace"))
 
 
 @contextmanager

@@ -242,17 +242,29 @@ class Store:
 
         Where a row cannot be read, whatever the reason, fewer are asked for until it stands alone.
         """
-        try:
-            records = await self.run(FETCH, *request.values(self._sink))
-        except UNREADABLE as error:
-            if request.rows > 1:
-                return await self.fetch(replace(request, rows=request.rows // 2))
-            records = await self.run(OUTLINE, *request.values(self._sink))
-            fetched = _unreadable(records, request, describe(error))
-        else:
-            fetched = _fetched(records, request)
+        fetched = await self._fetch(request)
         self._history = fetched.snapshot.history
         return fetched
+
+    async def _fetch(self, request: Request) -> Fetched:
+        try:
+            return _fetched(await self.run(FETCH, *request.values(self._sink)), request)
+        except UNREADABLE:
+            if request.rows > 1:
+                return await self._fetch(replace(request, rows=request.rows // 2))
+            return await self._fetch_alone(request)
+
+    async def _fetch_alone(self, request: Request) -> Fetched:
+        """Returns the next delivery; where it cannot be read, only that it is there, and why."""
+        before = await self.run(OUTLINE, *request.values(self._sink))
+        try:
+            return _fetched(await self.run(FETCH, *request.values(self._sink)), request)
+        except UNREADABLE as error:
+            after = await self.run(OUTLINE, *request.values(self._sink))
+            if before[0][0] == after[0][0]:
+                return _unreadable(after, request, describe(error))
+            # Another came before it meanwhile, and perhaps nothing is wrong with that one.
+            return await self._fetch_alone(request)
 
     async def look_back(
         self, walks: Sequence[Walk], after: Sequence[int], apart: Sequence[str], *, depth: int
@@ -289,7 +301,7 @@ class Store:
             [f.delivery.lane for f in failures],
             [f.delivery.id for f in failures],
             [int(f.counted) for f in failures],
-            [f.reason for f in failures],
+            [self._storable(f.reason) for f in failures],
             [f.delay for f in failures],
             [_retry_by(f) for f in failures],
             [f.blocks for f in failures],
@@ -318,6 +330,13 @@ class Store:
             *self._same(deliveries),
         )
         return {record[0] for record in records}
+
+    def _storable(self, reason: str) -> str:
+        """Returns a reason in characters that the database has, whatever a sink or a row put into it."""
+        encoding = self._connection.get_settings().server_encoding
+        if encoding in ("UTF8", "SQL_ASCII"):
+            return reason
+        return reason.encode("ascii", "backslashreplace").decode()
 
     def _fence(self, positions: Sequence[Position]) -> tuple[str, UUID, list[int], list[int]]:
         return self._sink, self._relay, [p.lane for p in positions], [p.epoch for p in positions]
