@@ -84,6 +84,7 @@ async def repair(connection: AsyncConnection, lost: Lost = "queue") -> Damage:
     """Mends what is amiss in all of the tables; returns what it mended.
 
     Lost messages are queued by their ids, so what of their keys is newer and not sent yet goes after them.
+    In the end all relays look from the beginning.
     """
     mended = await _mend_ids(connection)
     async for queued in _queued(connection):
@@ -94,6 +95,8 @@ async def repair(connection: AsyncConnection, lost: Lost = "queue") -> Damage:
             mended += await _mend_lost(connection, messages, lost)
     async with connection.begin():
         await run(connection, FORGET)
+        # Whoever did that may have ended holds, too.
+        await _look_from_the_beginning(connection, (await run(connection, SINKS)).scalars().all())
     return mended
 
 
@@ -101,9 +104,6 @@ async def _mend_ids(connection: AsyncConnection) -> Damage:
     async with connection.begin():
         found = await look(connection)
         set_on = (await run(connection, SET_SEQUENCE_ON)).all()
-        if found.passed:
-            sinks = (await run(connection, SINKS)).scalars().all()
-            await _look_from_the_beginning(connection, sinks)
     return Damage(passed=found.passed, behind=found.behind if set_on else 0)
 
 

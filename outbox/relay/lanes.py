@@ -33,11 +33,21 @@ COUNT = """
     SELECT sink, count(*)::integer FROM {schema}outbox_relays, unnest(sinks) AS sink
     WHERE expires_at > clock_timestamp() GROUP BY sink
 """
-# An epoch that no owner had before, also where somebody deleted the lanes while they were owned.
+# With an epoch that no owner had before. Where a relay serves the sink already, somebody has deleted lanes
+# that it may still send in, so nobody has them before a lease is over.
 CREATE = f"""
-    INSERT INTO {{schema}}outbox_lanes (sink, lane, epoch)
-    SELECT sink, lane, (1000000 * extract(epoch FROM clock_timestamp()))::bigint
-    FROM unnest($1::text[]) AS sink, generate_series(0, {LANES - 1}) AS lane
+    WITH served AS (
+        SELECT sink, EXISTS (
+            SELECT FROM {{schema}}outbox_relays r
+            WHERE sink = ANY (r.sinks) AND r.expires_at > clock_timestamp()
+        ) AS already
+        FROM unnest($1::text[]) AS sink
+    )
+    INSERT INTO {{schema}}outbox_lanes (sink, lane, epoch, owner, expires_at)
+    SELECT sink, lane, (1000000 * extract(epoch FROM clock_timestamp()))::bigint,
+           CASE WHEN already THEN gen_random_uuid() END,
+           CASE WHEN already THEN clock_timestamp() + $2::double precision * interval '1 second' END
+    FROM served, generate_series(0, {LANES - 1}) AS lane
     ON CONFLICT DO NOTHING
 """
 # A lease that ended is lost even where nobody took it: failures recorded meanwhile were refused,
@@ -214,7 +224,7 @@ class Lanes:
             lanes.forget(list(lanes.owned))
         await connection.execute(self._statement(LEAVE), self.relay)
         await connection.execute(self._statement(BURY))
-        await connection.execute(self._statement(CREATE), list(self._all))
+        await self._create(connection, list(self._all))
         self.nudged.set()
 
     async def tick(self, connection: asyncpg.Connection) -> None:
@@ -272,7 +282,10 @@ class Lanes:
             emit("lanes.taken", sink=lanes.sink, lanes=sorted(number for number, _ in taken))
         if len(taken) < count:
             # They are still another's, or somebody has deleted them.
-            await connection.execute(self._statement(CREATE), [lanes.sink])
+            await self._create(connection, [lanes.sink])
+
+    async def _create(self, connection: asyncpg.Connection, sinks: Sequence[str]) -> None:
+        await connection.execute(self._statement(CREATE), sinks, self._settings.lease_seconds)
 
     async def _release(self, connection: asyncpg.Connection, lanes: SinkLanes) -> None:
         numbers = lanes.releasable

@@ -57,7 +57,7 @@ class Pump:
         self._policy = served.settings.policy
         self._lines = Lines(settings.batch_size)
         self._look_back = LookBack()
-        self._holds_ended = 0
+        self._generation: str | None = None
         self._unsettled: list[tuple[Delivery, Sent]] = []
 
     async def run(self, store: Store, ending: asyncio.Event) -> None:
@@ -120,15 +120,16 @@ class Pump:
             budget=self._settings.batch_bytes,
             depth=lines.depth,
             apart=lines.apart,
-            holds_ended=self._holds_ended,
+            generation=self._generation,
         )
 
     async def _fetch(self, store: Store, lanes: Sequence[Lane], request: Request) -> Fetched:
         batch = await store.fetch(request)
-        if batch.snapshot.holds_ended != self._holds_ended or any(
+        if batch.snapshot.generation != self._generation or any(
             walk.floor > batch.snapshot.last_id for walk in request.walks
         ):
-            self._holds_ended = batch.snapshot.holds_ended
+            self._generation = batch.snapshot.generation
+            self._lines.reconnect()
             for lane in lanes:
                 lane.forget()
         size = sum(delivery.size for delivery in batch.deliveries)

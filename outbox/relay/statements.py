@@ -32,8 +32,9 @@ class Snapshot(NamedTuple):
     *over*: a transaction that has its xid and is still open can be above that."""
     last_id: int
     """The newest id drawn about then, perhaps a little later."""
-    holds_ended: int
-    """How often others than a lane's owner have ended holds of this sink."""
+    generation: str | None
+    """Floors of another one are forgotten. It tells how often others than a lane's owner have ended holds of
+    this sink, and the file of the sequence: TRUNCATE … RESTART IDENTITY begins ids anew, in another file."""
     history: str | None
     """Which history of the database this is (`HISTORY`)."""
 
@@ -48,7 +49,8 @@ _SNAPSHOT = {
     "xmin": "pg_snapshot_xmin(now)::text::bigint",
     "next_xid": "pg_snapshot_xmin(now)::text::bigint + age(xid(pg_snapshot_xmin(now)))",
     "last_id": "(SELECT last_value - (NOT is_called)::integer FROM {schema}outbox_id_seq)",
-    "holds_ended": "(SELECT holds_ended FROM {schema}outbox_sinks WHERE sink = $1)",
+    "generation": "(SELECT holds_ended || ' ' || pg_relation_filenode('{schema}outbox_id_seq')"
+    " FROM {schema}outbox_sinks WHERE sink = $1)",
     "history": HISTORY,
 }
 _QUEUED = {
@@ -144,7 +146,7 @@ def _fetch(flaw: str, columns: Mapping[str, str]) -> str:
                 WITH ORDINALITY AS asked (lane, line, floor, most, number)
             CROSS JOIN LATERAL (
                 SELECT asked.lane, asked.most, asked.number, hashtextextended(line, 0) AS destination_hash,
-                       CASE WHEN snapshot.holds_ended = $9 AND snapshot.last_id >= asked.floor
+                       CASE WHEN snapshot.generation = $9 AND snapshot.last_id >= asked.floor
                            THEN asked.floor ELSE 0 END AS floor
             ) AS walk
             CROSS JOIN LATERAL (

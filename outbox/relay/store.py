@@ -108,7 +108,7 @@ class Request:
     """How many rows of its lane each walk looks at."""
     apart: Sequence[str] = ()
     """Destinations that are not in the shared line."""
-    holds_ended: int = 0
+    generation: str | None = None
     """As last seen. Unless the snapshot has the same, all floors are taken for zero."""
 
     @property
@@ -130,7 +130,7 @@ class Request:
             self.rows,
             self.budget,
             list(self.apart),
-            self.holds_ended,
+            self.generation,
             self.depth,
             self.deferred,
         )

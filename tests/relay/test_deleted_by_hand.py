@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
 import asyncpg
 import pytest
 
@@ -40,20 +42,22 @@ async def test_what_relays_keep_of_themselves_is_made_anew(
     assert not events.matching("pump.failed")
 
 
-async def test_a_lane_that_is_made_anew_has_an_epoch_that_nobody_had(
-    by_hand: ByHand, connection: asyncpg.Connection
+async def test_a_lane_that_is_made_anew_is_nobodys_before_a_lease_is_over_and_has_an_epoch_that_nobody_had(
+    environment: dict[str, str], connection: asyncpg.Connection
 ) -> None:
-    before = by_hand.lane(0).epoch
-    await connection.execute("TRUNCATE outbox_lanes")
-    await by_hand.beat()
-    assert by_hand.owned == set()
-    await by_hand.beat()
-    assert by_hand.owned == set(range(LANES))
-    await by_hand.leave()
-    await connection.execute("TRUNCATE outbox_lanes")
-    for _ in range(2):
-        await by_hand.beat()
-    assert by_hand.lane(0).epoch > before
+    async with ByHand.made(environment) as owner, ByHand.made(environment, lease_seconds=2) as other:
+        await owner.beat()
+        before = owner.lane(0).epoch
+        await connection.execute("TRUNCATE outbox_lanes")
+
+        async def is_taken() -> bool:
+            await other.beat()
+            return other.owned != set()
+
+        truncated = monotonic()
+        await until(is_taken)
+        assert monotonic() - truncated > 1.5
+        assert min(other.lane(number).epoch for number in other.owned) > before
 
 
 async def test_one_message_deleted_before_20_000_of_its_key_keeps_nobody_waiting(
