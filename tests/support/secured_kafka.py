@@ -23,7 +23,7 @@ from tests.support import servers
 from tests.support.certificates import Certificates
 
 PASSWORD = "pass = word"
-SHORT_LOGIN_MS = 1_000
+SHORT_LOGIN_MS = 2_000
 """How long a login by SCRAM-SHA-256 is good for."""
 LOGIN = "org.apache.kafka.common.security"
 

@@ -94,7 +94,7 @@ async def test_logging_in_again_costs_no_uncertain_batch(secured: SecuredKafka) 
     links: set[int] = set()
     async with started(KafkaSink(with_login(secured, "SCRAM-SHA-256"))) as sink:
         began = monotonic()
-        while monotonic() - began < 3 * SHORT_LOGIN_MS / 1_000:
+        while monotonic() - began < 2.2 * SHORT_LOGIN_MS / 1_000:
             sends = (sink.send([delivery(topic, f"{pump}-{n}") for n in range(20)]) for pump in range(3))
             for results in await asyncio.gather(*sends):
                 assert [result for result in results if not isinstance(result, Sent)] == []
