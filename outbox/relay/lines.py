@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
-from typing import TypeVar
+from random import randrange
 
 from outbox.message import Delivery
 from outbox.relay.lanes import Lane
@@ -21,7 +21,7 @@ _MOST_OWN = 16
 _BACKLOG = 8
 """An eighth of a batch that was cut, for one destination, is a backlog."""
 _HASTY_ROWS = 500
-"""No batch is larger while others go out beside a backlog, so that these need not wait long."""
+"""No batch is larger while others go out beside a backlog, or are looked for, so that these wait less."""
 _CALM_ROUNDS = 64
 """For how long after the last of the others."""
 PROBE_ROWS = 64
@@ -29,8 +29,6 @@ PROBE_ROWS = 64
 _SHORTEST_DEPTH, _LONGEST_DEPTH = 1_000, 65_536
 
 _END = 2**63 - 1
-
-_Item = TypeVar("_Item")
 
 
 class Frontier:
@@ -64,7 +62,6 @@ class Lines:
         self._most = rows
         self._own: list[str] = []
         self._frontier = Frontier()
-        self._turn = 0
         self._calm = _CALM_ROUNDS
         self._own_first = False
         self._depth = max(2 * rows, _SHORTEST_DEPTH)
@@ -88,18 +85,17 @@ class Lines:
 
     def walks(self, lanes: Sequence[Lane], *, down: Container[str], probes: Container[str]) -> list[Walk]:
         """Returns what to read, in this order: nothing to what is `down`, and little to what is probed."""
-        self._turn += 1
         for lane in lanes:
             lane.separate(self._own)
-        lanes = _rotated(lanes, self._turn)
         shared = [Walk(lane.number, None, lane.floor, self._most) for lane in lanes]
         own = [
             Walk(lane.number, name, lane.own[name], PROBE_ROWS if name in probes else self._most)
-            for name in _rotated(self._own, self._turn)
-            if name not in down
             for lane in lanes
+            for name in self._own
+            if name not in down
         ]
-        return [*own, *shared] if self._own_first else [*shared, *own]
+        turns = (own, shared) if self._own_first else (shared, own)
+        return [walk for turn in turns for walk in _from_anywhere(turn)]
 
     def separate(self, destinations: Iterable[str]) -> None:
         """Gives these destinations lines of their own, each from where its lane stands."""
@@ -148,7 +144,8 @@ class Lines:
             for delivery, number in zip(batch.deliveries, batch.numbers, strict=True)
             if walks[number].line is None
         )
-        self._calm = 0 if shared and self._own else self._calm + 1
+        walks_past = any(walks[number].line is None for number in batch.stops)
+        self._calm = 0 if self._own and (shared or walks_past) else self._calm + 1
         found = {walks[number].line for number in (*batch.numbers, *batch.stops)}
         self._own_first = batch.cut and found == {None}
         if batch.cut:
@@ -216,6 +213,7 @@ def _reaches(walks: Sequence[Walk], batch: Fetched) -> Iterator[tuple[int, int]]
             yield number, highest[number]
 
 
-def _rotated(items: Sequence[_Item], turn: int) -> Sequence[_Item]:
-    first = turn % len(items) if items else 0
-    return [*items[first:], *items[:first]]
+def _from_anywhere(walks: Sequence[Walk]) -> Sequence[Walk]:
+    """Returns them in turn from one at random on, since the first may fill the batch by itself."""
+    first = randrange(len(walks)) if walks else 0  # noqa: S311 - for fairness
+    return [*walks[first:], *walks[:first]]

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-NAMES = ("relay", "notify")
+NAMES = ("relay", "fairness", "notify")
 
 
 @click.command(help=__doc__)
