@@ -61,6 +61,8 @@ class Lines:
     def __init__(self, rows: int) -> None:
         self._most = rows
         self._own: list[str] = []
+        self._down = 0
+        """How many of these are down, or probed."""
         self._frontier = Frontier()
         self._calm = _CALM_ROUNDS
         self._own_first = False
@@ -85,6 +87,7 @@ class Lines:
 
     def walks(self, lanes: Sequence[Lane], *, down: Container[str], probes: Container[str]) -> list[Walk]:
         """Returns what to read, in this order: nothing to what is `down`, and little to what is probed."""
+        self._down = sum(name in down or name in probes for name in self._own)
         for lane in lanes:
             lane.separate(self._own)
         shared = [Walk(lane.number, None, lane.floor, self._most) for lane in lanes]
@@ -149,7 +152,7 @@ class Lines:
         found = {walks[number].line for number in (*batch.numbers, *batch.stops)}
         self._own_first = batch.cut and found == {None}
         if batch.cut:
-            room = max(0, _MOST_OWN - len(self._own))
+            room = max(0, _MOST_OWN + self._down - len(self._own))
             least = len(batch.deliveries) / _BACKLOG
             self.separate(name for name, count in shared.most_common(room) if count >= least)
         else:
