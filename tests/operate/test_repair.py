@@ -7,15 +7,19 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox import operate
+from outbox.migrate import upgrade
 from outbox.operate import Damage, connect
 from outbox.schema import in_schema
+from outbox.schema.grants import grants
 from outbox.schema.integrity import BY_INDEX, LOOK
 from outbox.settings import Settings
 from tests.relay.by_hand import Plan
 from tests.support import sql
+from tests.support.pgbouncer import PgBouncer
 from tests.support.postgres import Cluster
 
 WRITE = """
@@ -277,3 +281,38 @@ async def test_two_repairs_at_once_queue_nothing_twice(
     assert sum(each.lost for each in mended) == len(lost)
     both = "SELECT count(*) FROM outbox_queue JOIN outbox_receipts USING (id)"
     assert await hand.fetchval(both) == 0
+
+
+# With no more rights than an operator's, in a schema of its own, behind a pooler
+
+
+@pytest.mark.parametrize("schema", [None, "Own"])
+async def test_an_operators_rights_suffice(empty_database: str, schema: str | None) -> None:
+    await asyncio.to_thread(upgrade, Settings(database_url=empty_database, database_schema=schema))
+    async with sql.role(empty_database) as (role, url), sql.connection(empty_database) as hand:
+        for statement in grants("operator", role, schema):
+            await hand.execute(statement)
+        if schema:
+            await hand.execute(f'SET search_path = "{schema}"')
+        first, second, *_ = await write(hand, 10)
+        await hand.execute("DELETE FROM outbox WHERE id = $1", first)
+        await hand.execute("DELETE FROM outbox_queue WHERE id = $1", second)
+        await hand.execute("ALTER SEQUENCE outbox_id_seq RESTART")
+        async with connect(Settings(database_url=url, database_schema=schema)) as operator:
+            assert await seen(operator) == {"lost": 1, "ghosts": 1, "behind": 10}
+            for lost in ("queue", "skip"):
+                assert await operate.repair(operator, lost)
+                await hand.execute("DELETE FROM outbox_queue WHERE id = $1", second)
+            assert await seen(operator) == {}
+
+
+async def test_behind_a_pooler(pgbouncer: PgBouncer, hand: asyncpg.Connection) -> None:
+    await write(hand, 10)
+    await hand.execute("TRUNCATE outbox_queue")
+    settings = Settings.model_validate({"database_url": pgbouncer.url, "database_pooler": "transaction"})
+    async with connect(settings) as operator:
+        assert await seen(operator) == {"lost": 10}
+        assert await operate.repair(operator) == Damage(lost=10)
+        assert await seen(operator) == {}
+        # Nobody else inherits how the look was planned.
+        assert await operator.scalar(text("SHOW enable_seqscan")) == "on"

@@ -7,6 +7,7 @@ from time import monotonic
 import asyncpg
 import pytest
 
+from outbox import operate
 from outbox.observe import watch
 from outbox.relay import Relay
 from outbox.schema import LANES
@@ -80,3 +81,24 @@ async def test_one_message_deleted_before_20_000_of_its_key_keeps_nobody_waiting
     ]
     assert set(gate.arrived) >= set(ids) - {ids[5_000]}
     assert inversions(gate.attempts) == []
+
+
+async def test_an_id_given_by_hand_below_the_floors_goes_out_at_once_after_a_repair(
+    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate
+) -> None:
+    await connection.execute("SELECT setval('outbox_id_seq', 1000)")
+    async with Relay(settings_of(environment)), operate.connect(settings_of(environment)) as operator:
+        ids = await write(connection, ["a"] * 100)
+        await emptied(connection)
+        await connection.execute("UPDATE outbox_receipts SET settled_at = now() - interval '1 minute'")
+        await connection.execute(
+            "INSERT INTO outbox (id, message_id, type, sink, destination, key) OVERRIDING SYSTEM VALUE"
+            " VALUES (500, gen_random_uuid(), 't', $1, 'slots', 'a')",
+            SINK,
+        )
+        assert (await operate.status(operator)).needs_attention
+        await operator.rollback()
+        assert (await operate.repair(operator)).passed == 1
+        await emptied(connection, deadline=15.0)  # The look back comes after a minute.
+        assert not (await operate.status(operator)).needs_attention
+    assert sorted(gate.arrived) == [500, *ids]
