@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from time import monotonic
 
 import asyncpg
 
+from outbox import operate
+from outbox.operate import Selection
+from outbox.settings import load
 from tests.faults.arrivals import Findings, compare
-from tests.faults.kinds import KINDS
+from tests.faults.kinds import Kind
 from tests.faults.place import Place
 from tests.faults.writing import DISTURBED, GOOD, write_on
 from tests.support.waiting import until
@@ -34,6 +37,7 @@ class Campaign:
     place: Place
     random: Random
     say: Say
+    kinds: Mapping[str, Kind]
     done: Counter[str] = field(default_factory=Counter)
     turns: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
@@ -54,7 +58,7 @@ class Campaign:
         self.say(f"{self.done.total()} faults; waiting until all has gone out")
         connection = await asyncpg.connect(self.place.database)
         try:
-            await until(lambda: _is_done(connection), deadline=_HEALING_SECONDS)
+            await until(lambda: self._is_done(connection), deadline=_HEALING_SECONDS)
             await self.place.stop_relays()
             return await compare(self.place, connection)
         finally:
@@ -63,8 +67,9 @@ class Campaign:
     async def _faults(self, end: float) -> None:
         while monotonic() < end:
             await asyncio.sleep(self.random.random() * _LONGEST_CALM_SECONDS)
-            name = self.random.choice(sorted(KINDS))
-            kind = KINDS[name]
+            free = [name for name, kind in self.kinds.items() if not self.turns[kind.what].locked()]
+            name = self.random.choice(free)
+            kind = self.kinds[name]
             async with self.turns[kind.what]:
                 self.done[name] += 1
                 self.say(name)
@@ -74,9 +79,18 @@ class Campaign:
                     # Another fault had taken what it needs.
                     self.say(f"{name}: {error!r}")
 
+    async def _is_done(self, connection: asyncpg.Connection) -> bool:
+        if self.place.touched:
+            await self._mend()
+        left: int = await connection.fetchval(
+            "SELECT count(*) FROM outbox_queue JOIN outbox USING (id) WHERE type = $1 AND parked_at IS NULL",
+            GOOD,
+        )
+        return left == 0
 
-async def _is_done(connection: asyncpg.Connection) -> bool:
-    left: int = await connection.fetchval(
-        "SELECT count(*) FROM outbox_queue JOIN outbox USING (id) WHERE type = $1 AND parked_at IS NULL", GOOD
-    )
-    return left == 0
+    async def _mend(self) -> None:
+        """What an operator does after a hand: what does not fit together, and what that had parked."""
+        settings = load(self.place.environment, self.place.folder / ".env")
+        async with operate.connect(settings) as operator:
+            await operate.repair(operator)
+            await operate.retry(operator, Selection(type=GOOD))

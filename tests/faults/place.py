@@ -30,6 +30,7 @@ _RELAY = {
     "OUTBOX_ERROR_RETRY_INTERVAL_SECONDS": "0.1",
     "OUTBOX_RETRY_LONGEST_INTERVAL_SECONDS": "2",
     "OUTBOX_BREAKER_LONGEST_SECONDS": "2",
+    "OUTBOX_PRUNE_INTERVAL_SECONDS": "1",
 }
 
 
@@ -44,6 +45,8 @@ class Place:
     relays: list[RelayProcess] = field(default_factory=list)
     beside: Mapping[str, str] = field(default_factory=dict)
     """What lets a relay of the first release run instead; empty: none does."""
+    touched: set[int] = field(default_factory=set)
+    """The ids of rows that somebody's hand was about, of which nothing is expected."""
 
     @property
     def database(self) -> str:
