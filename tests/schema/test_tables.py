@@ -136,7 +136,7 @@ IMPOSSIBLE = {
 }
 
 
-@pytest.mark.parametrize(("check", "values"), IMPOSSIBLE.items(), ids=str)
+@pytest.mark.parametrize(("check", "values"), IMPOSSIBLE.items(), ids=IMPOSSIBLE.keys())
 async def test_what_cannot_be_is_refused(db: asyncpg.Connection, check: str, values: dict[str, Any]) -> None:
     with pytest.raises(asyncpg.CheckViolationError, match=f'"{check}"'):
         await written(db, **values)
