@@ -142,11 +142,7 @@ class Lines:
 
     def _divide(self, lanes: Sequence[Lane], walks: Sequence[Walk], batch: Fetched) -> None:
         """Gives lines to what has a backlog, and takes them back where nothing is left."""
-        shared = Counter(
-            delivery.destination
-            for delivery, number in zip(batch.deliveries, batch.numbers, strict=True)
-            if walks[number].line is None
-        )
+        shared = _shared(walks, batch)
         walks_past = any(walks[number].line is None for number in batch.stops)
         self._calm = 0 if self._own and (shared or walks_past) else self._calm + 1
         found = {walks[number].line for number in (*batch.numbers, *batch.stops)}
@@ -175,6 +171,15 @@ def nothing_for(probed: Iterable[str | None], walks: Sequence[Walk], batch: Fetc
             yield name
 
 
+def _shared(walks: Sequence[Walk], batch: Fetched) -> Counter[str]:
+    """Returns how many deliveries of the shared line there are for each destination."""
+    numbers = {number for number in set(batch.numbers) if walks[number].line is None}
+    if not numbers:
+        return Counter()
+    pairs = zip(batch.deliveries, batch.numbers, strict=True)
+    return Counter(delivery.destination for delivery, number in pairs if number in numbers)
+
+
 def _lowest(batch: Fetched, deliveries: Iterable[Delivery]) -> dict[int, int]:
     """Returns the lowest id of these deliveries of a batch, by the number of their walk."""
     lowest: dict[int, int] = {}
@@ -194,26 +199,22 @@ def _reaches(walks: Sequence[Walk], batch: Fetched) -> Iterator[tuple[int, int]]
     The order within a line comes from its own ORDER BY, but nothing in SQL says that it survives the
     joins above. Where it ever should not, a walk tells nothing.
     """
-    highest: dict[int, int] = {}
-    counts: Counter[int] = Counter()
-    fallen: set[int] = set()
-    for delivery, number in zip(batch.deliveries, batch.numbers, strict=True):
-        if delivery.deferred:
-            continue
-        if delivery.id < highest.get(number, 0):
-            fallen.add(number)
-        highest[number] = delivery.id
-        counts[number] += 1
-    last = max((*batch.numbers, *batch.stops), default=-1) if batch.cut else len(walks)
+    counts = Counter(batch.numbers)
+    last = max((*counts, *batch.stops), default=-1) if batch.cut else len(walks)
     for number, walk in enumerate(walks[: last + 1]):
         if number in batch.stops:
             yield number, batch.stops[number]
-        elif number in fallen:
-            continue
         elif number < last and counts[number] < walk.most:
             yield number, _END
-        elif number in highest:
-            yield number, highest[number]
+        elif highest := _highest(batch, number):
+            yield number, highest
+
+
+def _highest(batch: Fetched, walk: int) -> int:
+    """Returns the highest id that a walk brought in line; 0 where there is none, or ids did not rise."""
+    pairs = zip(batch.deliveries, batch.numbers, strict=True)
+    ids = [delivery.id for delivery, number in pairs if number == walk and not delivery.deferred]
+    return ids[-1] if ids and ids == sorted(ids) else 0
 
 
 def _from_anywhere(walks: Sequence[Walk]) -> Sequence[Walk]:

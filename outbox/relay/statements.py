@@ -228,7 +228,8 @@ def _same(history: str, message_id: str) -> str:
                 SELECT FROM {{schema}}outbox o WHERE o.id = q.id AND o.message_id = {message_id}))"""
 
 
-DELIVER = f"""
+def _deliver(on_conflict: str) -> str:
+    return f"""
     WITH done AS (
         DELETE FROM {{schema}}outbox_queue q
         USING unnest($3::smallint[], $4::bigint[], $5::integer[], $6::bigint[], $7::integer[], $9::uuid[])
@@ -240,7 +241,7 @@ DELIVER = f"""
         INSERT INTO {{schema}}outbox_receipts
             (id, outcome, attempts, partition, partition_offset, receivers)
         SELECT id, 'delivered', attempts, partition, partition_offset, receivers FROM done
-        ON CONFLICT DO NOTHING
+        {on_conflict}
     ), told AS (
         UPDATE {{schema}}outbox_sinks SET holds_ended = holds_ended + 1
         WHERE sink = $1 AND EXISTS (
@@ -251,10 +252,18 @@ DELIVER = f"""
     SELECT count(*), extract(epoch FROM clock_timestamp() - min(greatest(first_due_at, 'epoch')))::float
     FROM done
 """
+
+
+DELIVER = _deliver("")
 """A delivered mark is a fact: accepted from whoever brings it, recorded once.
 
-Where somebody put a delivery with a receipt into the queue again, the first receipt stays.
 Where it ended a hold in a lane that somebody else owns, that owner is told.
+"""
+
+DELIVER_AGAIN = _deliver("ON CONFLICT DO NOTHING")
+"""The same where somebody put deliveries with a receipt into the queue again: the first receipt stays.
+
+To bear that always would cost every row a sixth of what recording it costs.
 """
 
 _FENCE = """

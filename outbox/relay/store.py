@@ -20,6 +20,7 @@ from outbox.errors import describe
 from outbox.message import Delivery, Sent
 from outbox.relay.statements import (
     DELIVER,
+    DELIVER_AGAIN,
     EXPIRE,
     FAIL,
     FETCH,
@@ -278,8 +279,7 @@ class Store:
 
         Returns how many were still to be recorded, and how many seconds ago the oldest of them was due.
         """
-        records = await self.run(
-            DELIVER,
+        values = (
             self._sink,
             self._relay,
             [delivery.lane for delivery, _ in sent],
@@ -287,9 +287,12 @@ class Store:
             [result.partition for _, result in sent],
             [result.offset for _, result in sent],
             [result.receivers for _, result in sent],
-            self._history,
-            [delivery.message_id for delivery, _ in sent],
+            *self._same(delivery for delivery, _ in sent),
         )
+        try:
+            records = await self.run(DELIVER, *values)
+        except asyncpg.UniqueViolationError:
+            records = await self.run(DELIVER_AGAIN, *values)
         count, oldest = records[0]
         return count, oldest or 0.0
 
@@ -342,7 +345,9 @@ class Store:
         return self._sink, self._relay, [p.lane for p in positions], [p.epoch for p in positions]
 
     def _same(self, deliveries: Iterable[Delivery]) -> tuple[str | None, list[UUID | None]]:
-        return self._history, [delivery.message_id for delivery in deliveries]
+        """Returns what tells that ids mean what they meant: the history, or else each message."""
+        known = self._history is not None
+        return self._history, [None if known else delivery.message_id for delivery in deliveries]
 
     async def run(self, statement: str, *values: Any) -> list[Any]:
         """Runs a statement of this sink; returns its rows."""
