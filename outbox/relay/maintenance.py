@@ -6,7 +6,6 @@ That is who holds the floors back, and whether the tables fit together.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from uuid import UUID
 
 import asyncpg
@@ -16,6 +15,7 @@ from outbox.observe import emit
 from outbox.relay.integrity import Integrity
 from outbox.relay.prune import Prune
 from outbox.relay.published import Published
+from outbox.relay.waiting import wait_for
 from outbox.settings import Settings
 
 _LONG_WRITER_SECONDS = 60.0
@@ -50,11 +50,10 @@ class Maintenance:
                 # Delivering goes on without it: a right that is missing, a lock that is not to be had.
                 emit("prune.failed", reason=describe(error))
             await self.published.check(connection)
-            await self._integrity.look(connection, ending)
             await self._name_long_writer(connection)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.prune_interval_seconds):
-                    await ending.wait()
+            await wait_for(ending, self._settings.prune_interval_seconds)
+            # Not at once: a relay that starts may have a backlog before it.
+            await self._integrity.look(connection, ending)
 
     async def _name_long_writer(self, connection: asyncpg.Connection) -> None:
         """Tells whose writing transaction has been open for long: it holds every floor."""
