@@ -344,10 +344,11 @@ class Store:
     def _fence(self, positions: Sequence[Position]) -> tuple[str, UUID, list[int], list[int]]:
         return self._sink, self._relay, [p.lane for p in positions], [p.epoch for p in positions]
 
-    def _same(self, deliveries: Iterable[Delivery]) -> tuple[str | None, list[UUID | None]]:
+    def _same(self, deliveries: Iterable[Delivery]) -> tuple[str | None, list[UUID]]:
         """Returns what tells that ids mean what they meant: the history, or else each message."""
-        known = self._history is not None
-        return self._history, [None if known else delivery.message_id for delivery in deliveries]
+        # unnest takes what is missing for null.
+        ids = [delivery.message_id for delivery in deliveries] if self._history is None else []
+        return self._history, ids
 
     async def run(self, statement: str, *values: Any) -> list[Any]:
         """Runs a statement of this sink; returns its rows."""

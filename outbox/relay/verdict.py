@@ -224,42 +224,57 @@ def judge(
         verdict.failures.append(
             Failure(delivery, flaw.reason, None, counted=False, blocks=blocks, uncertain=False)
         )
-    failed_keys: set[int] = set()
-    crippled = _crippled(outgoing.send, results)
+    failed: list[tuple[Delivery, Result]] = []
     for delivery, result in zip(outgoing.send, results, strict=True):
         if isinstance(result, Sent):
             verdict.sent.append((delivery, result))
-            continue
+        else:
+            failed.append((delivery, result))
+    if failed:
+        _judge_failed(verdict, failed, policy, jitter, outages)
+    return verdict
+
+
+def _judge_failed(
+    verdict: Verdict,
+    failed: Sequence[tuple[Delivery, Result]],
+    policy: Policy,
+    jitter: Iterator[float],
+    outages: Outages,
+) -> None:
+    keys: set[int] = set()
+    crippled = _crippled(verdict.sent, failed)
+    for delivery, result in failed:
         error = result if isinstance(result, SinkError) else _no_result(result)
         if isinstance(error, Unavailable):
             error = _blame(error, delivery.destination, crippled, verdict, outages)
-        if delivery.key_hash in failed_keys:
+        if delivery.key_hash in keys:
             # It stays behind the first failure of its key, whatever its own was.
             outcome: Outcome = Keep(uncertain=error.uncertain)
         else:
-            failed_keys.add(delivery.key_hash)
+            keys.add(delivery.key_hash)
             failures = 1
             if isinstance(error, Unavailable) and error.scope == "part":
                 failures = outages.part_failed(delivery.destination, error.part, error.reason)
             past = Past(delivery.attempts, delivery.uncertain, failures)
             outcome = decide(past, error, policy, next(jitter))
         _note(verdict, delivery, outcome, policy)
-    return verdict
 
 
-def _crippled(batch: Sequence[Delivery], results: Sequence[Result]) -> Collection[str]:
+def _crippled(
+    sent: Sequence[tuple[Delivery, Sent]], failed: Sequence[tuple[Delivery, Result]]
+) -> Collection[str]:
     """Returns the destinations of which several parts failed, and more than did not."""
-    failed: dict[str, set[str | None]] = defaultdict(set)
-    for delivery, result in zip(batch, results, strict=True):
+    broken: dict[str, set[str | None]] = defaultdict(set)
+    for delivery, result in failed:
         if isinstance(result, Unavailable) and result.scope == "part":
-            failed[delivery.destination].add(result.part)
-    if not failed:
+            broken[delivery.destination].add(result.part)
+    if not broken:
         return ()
     works: dict[str, set[int | None]] = defaultdict(set)
-    for delivery, result in zip(batch, results, strict=True):
-        if isinstance(result, Sent):
-            works[delivery.destination].add(result.partition)
-    return {name for name, parts in failed.items() if len(parts) > max(1, len(works[name]))}
+    for delivery, result in sent:
+        works[delivery.destination].add(result.partition)
+    return {name for name, parts in broken.items() if len(parts) > max(1, len(works[name]))}
 
 
 def _blame(
