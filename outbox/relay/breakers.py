@@ -15,6 +15,8 @@ from outbox.policy import Backoff
 _MOST_OPEN = 64
 """So many breakers of one sink at most, since each pump walks past what waits behind them."""
 _MOST_PARTS = 256
+_IDLE_SECONDS = 10.0
+"""For how long at least it counts that a pump had nothing to send: another that fails never says so."""
 
 
 class Breaker:
@@ -115,8 +117,8 @@ class SinkBreakers:
         self._clock = clock
         self._jitter = jitter
         self._breakers: dict[str | None, Breaker] = {}
-        self._idle: dict[str | None, set[int]] = {}
-        """The pumps that had nothing to send since the breaker opened."""
+        self._idle: dict[str | None, dict[int, float]] = {}
+        """The pumps that had nothing to send since the breaker opened, and until when that counts."""
         self._down_since = 0.0
         self.down_reason = ""
         """Why the sink as a whole was down when it last was."""
@@ -165,7 +167,7 @@ class SinkBreakers:
 
     def _ask(self, name: str | None, pump: int, now: float) -> Literal["pass", "probe", "refuse"]:
         # Who had nothing to send leaves the probe to the others.
-        return "refuse" if pump in self._idle[name] else self._breakers[name].admit(now)
+        return "refuse" if now < self._idle[name].get(pump, 0.0) else self._breakers[name].admit(now)
 
     def trip(self, destination: str | None, reason: str) -> None:
         """Opens the breaker of a destination, or of the sink (None), for a while."""
@@ -174,7 +176,7 @@ class SinkBreakers:
             self.down_reason = reason
         breaker = self._breakers.setdefault(destination, Breaker(self._backoff))
         if wait := breaker.trip(self._clock(), self._jitter()):
-            self._idle[destination] = set()
+            self._idle[destination] = {}
             emit("breaker.opened", sink=self._sink, destination=destination, reason=reason, wait=wait)
 
     def close(self, destination: str | None, reason: str = "it is back") -> None:
@@ -209,6 +211,7 @@ class SinkBreakers:
     def found_nothing(self, destination: str | None, pump: int) -> None:
         """Takes note that a pump has nothing left to send there; where none has, the breaker ends."""
         if destination in self._breakers:
-            self._idle[destination].add(pump)
-            if len(self._idle[destination]) >= self._pumps:
+            now, idle = self._clock(), self._idle[destination]
+            idle[pump] = now + max(_IDLE_SECONDS, self._backoff.longest)
+            if sum(now < until for until in idle.values()) >= self._pumps:
                 self.close(destination, "nothing is left to send there")

@@ -28,6 +28,9 @@ PROBE_ROWS = 64
 """More than one: what is expired does not use a probe up."""
 _SHORTEST_DEPTH, _LONGEST_DEPTH = 1_000, 65_536
 
+_MOST_LOOKED_AT = 4_000_000
+"""How many rows of the queue all walks of a fetch look at, so that it does not time out."""
+
 _END = 2**63 - 1
 
 
@@ -67,8 +70,7 @@ class Lines:
         self._calm = _CALM_ROUNDS
         self._own_first = False
         self._depth = max(2 * rows, _SHORTEST_DEPTH)
-        self.depth = self._depth
-        """How many rows of the queue one walk looks at."""
+        self._deep = self._depth
 
     @property
     def apart(self) -> Sequence[str]:
@@ -81,9 +83,14 @@ class Lines:
         hasty = self._own and self._calm < _CALM_ROUNDS
         return min(_HASTY_ROWS, self._most) if hasty else self._most
 
+    def depth(self, walks: int) -> int:
+        """Returns how many rows of the queue each of so many walks looks at."""
+        return min(self._deep, max(self._depth, _MOST_LOOKED_AT // max(1, walks)))
+
     def reconnect(self) -> None:
-        """Forgets what only one connection's snapshots could tell."""
+        """Forgets what only one connection's snapshots could tell, and how far it looked: perhaps too far."""
         self._frontier = Frontier()
+        self._deep = self._depth
 
     def walks(self, lanes: Sequence[Lane], *, down: Container[str], probes: Container[str]) -> list[Walk]:
         """Returns what to read, in this order: nothing to what is `down`, and little to what is probed."""
@@ -127,32 +134,37 @@ class Lines:
                 walk.line, min(reach, again.get(number, _END) - 1, self._frontier.id)
             )
             went_on |= moved and number in batch.stops
-        for number, first in _lowest(batch, released).items():
-            mine[walks[number].lane].rewind(walks[number].line, first - 1)
+        self.rewind(lanes, walks, batch, released)
         self._deepen(batch, went_on=went_on)
         self._divide(lanes, walks, batch)
         return went_on
 
+    def rewind(
+        self, lanes: Sequence[Lane], walks: Sequence[Walk], batch: Fetched, released: Iterable[Delivery]
+    ) -> None:
+        """Takes floors back to the followers of what is released."""
+        mine = {lane.number: lane for lane in lanes}
+        for number, first in _lowest(batch, released).items():
+            mine[walks[number].lane].rewind(walks[number].line, first - 1)
+
     def _deepen(self, batch: Fetched, *, went_on: bool) -> None:
         """Looks further while a transaction that is open keeps the floors from following."""
         if not batch.stops:
-            self.depth = self._depth
+            self._deep = self._depth
         elif not went_on:
-            self.depth = min(2 * self.depth, max(_LONGEST_DEPTH, self._depth))
+            self._deep = min(2 * self._deep, max(_LONGEST_DEPTH, self._depth))
 
     def _divide(self, lanes: Sequence[Lane], walks: Sequence[Walk], batch: Fetched) -> None:
         """Gives lines to what has a backlog, and takes them back where nothing is left."""
         shared = _shared(walks, batch)
         walks_past = any(walks[number].line is None for number in batch.stops)
         self._calm = 0 if self._own and (shared or walks_past) else self._calm + 1
-        found = {walks[number].line for number in (*batch.numbers, *batch.stops)}
-        self._own_first = batch.cut and found == {None}
+        self._own_first = batch.cut and {walks[number].line for number in batch.numbers} == {None}
+        self._unite(lanes, _ended(walks, batch))
         if batch.cut:
             room = max(0, _MOST_OWN + self._down - len(self._own))
             least = len(batch.deliveries) / _BACKLOG
             self.separate(name for name, count in shared.most_common(room) if count >= least)
-        else:
-            self._unite(lanes, {walk.line for walk in walks} - found)
 
     def _unite(self, lanes: Sequence[Lane], done: Container[str | None]) -> None:
         for name in [name for name in self._own if name in done]:
@@ -163,12 +175,23 @@ class Lines:
 
 def nothing_for(probed: Iterable[str | None], walks: Sequence[Walk], batch: Fetched) -> Iterator[str | None]:
     """Yields what of the probed (a destination, or None for the sink) has nothing to send in this batch."""
-    if batch.cut:
-        return
-    found = {walks[number].line for number in (*batch.numbers, *batch.stops)}
+    ended = _ended(walks, batch)
     for name in probed:
-        if not found if name is None else name not in found:
+        if not (batch.numbers or batch.stops) if name is None else name in ended:
             yield name
+
+
+def _ended(walks: Sequence[Walk], batch: Fetched) -> Container[str | None]:
+    """Returns the lines that were walked to their end and brought nothing."""
+    walked = _last(walks, batch)
+    left = {walk.line for walk in walks[walked:]}
+    left |= {walks[number].line for number in (*batch.numbers, *batch.stops)}
+    return {walk.line for walk in walks} - left
+
+
+def _last(walks: Sequence[Walk], batch: Fetched) -> int:
+    """Returns the number of the walk in which a batch was cut, of which something is left to see perhaps."""
+    return max((*batch.numbers, *batch.stops), default=0) if batch.cut else len(walks)
 
 
 def _shared(walks: Sequence[Walk], batch: Fetched) -> Counter[str]:
@@ -199,21 +222,21 @@ def _reaches(walks: Sequence[Walk], batch: Fetched) -> Iterator[tuple[int, int]]
     The order within a line comes from its own ORDER BY, but nothing in SQL says that it survives the
     joins above. Where it ever should not, a walk tells nothing.
     """
-    counts = Counter(batch.numbers)
-    last = max((*counts, *batch.stops), default=-1) if batch.cut else len(walks)
+    in_line = (number for number, is_so in zip(batch.numbers, batch.in_line, strict=True) if is_so)
+    counts = Counter(in_line)
+    last = _last(walks, batch)
     for number, walk in enumerate(walks[: last + 1]):
-        if number in batch.stops:
-            yield number, batch.stops[number]
-        elif number < last and counts[number] < walk.most:
-            yield number, _END
+        is_whole = number in batch.stops or number < last
+        if is_whole and counts[number] < walk.most:
+            yield number, batch.stops.get(number, _END)
         elif highest := _highest(batch, number):
             yield number, highest
 
 
 def _highest(batch: Fetched, walk: int) -> int:
     """Returns the highest id that a walk brought in line; 0 where there is none, or ids did not rise."""
-    pairs = zip(batch.deliveries, batch.numbers, strict=True)
-    ids = [delivery.id for delivery, number in pairs if number == walk and not delivery.deferred]
+    rows = zip(batch.deliveries, batch.numbers, batch.in_line, strict=True)
+    ids = [delivery.id for delivery, number, in_line in rows if number == walk and in_line]
     return ids[-1] if ids and ids == sorted(ids) else 0
 
 

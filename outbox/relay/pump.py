@@ -93,6 +93,9 @@ class Pump:
                     served.progress.tried(delivery.id, "the lease would end before a send is over")
                 return 0, False
             verdict = await self._send(batch, admission)
+            # Before anything is recorded: who fails in the middle of that must find the followers again.
+            self._lines.rewind(lanes, request.walks, batch, verdict.released())
+            self._breakers(verdict, admission)
             await self._settle(store, lanes, verdict, began)
             went_on = self._lines.advance(
                 lanes, request.walks, batch, left=verdict.left, released=verdict.released()
@@ -114,11 +117,12 @@ class Pump:
         """Returns what a round asks the store for."""
         lines = self._lines
         lines.separate((*admission.down, *admission.probes))
+        walks = lines.walks(lanes, down=admission.down, probes=admission.probes)
         return Request(
-            walks=lines.walks(lanes, down=admission.down, probes=admission.probes),
+            walks=walks,
             rows=PROBE_ROWS if admission.probing else lines.rows,
             budget=self._settings.batch_bytes,
-            depth=lines.depth,
+            depth=lines.depth(len(walks)),
             apart=lines.apart,
             generation=self._generation,
         )
@@ -163,7 +167,6 @@ class Pump:
 
     async def _settle(self, store: Store, lanes: Sequence[Lane], verdict: Verdict, began: float) -> None:
         served = self._served
-        self._breakers(verdict)
         rows = verdict.settled
         if not rows and not verdict.uncertain:
             return
@@ -200,11 +203,17 @@ class Pump:
         self._unsettled = []
         return told
 
-    def _breakers(self, verdict: Verdict) -> None:
+    def _breakers(self, verdict: Verdict, admission: Admission) -> None:
         breakers = self._served.breakers
         if breakers.open and verdict.sent:
-            for destination in {None, *(delivery.destination for delivery, _ in verdict.sent)}:
+            works = {None, *(delivery.destination for delivery, _ in verdict.sent)}
+            for destination in works - verdict.down.keys():
                 breakers.close(destination)
+        for failure in verdict.failures:
+            is_part = not failure.counted and failure.delay is not None
+            if is_part and failure.delivery.destination in admission.probes:
+                # The probe met a part that is down.
+                breakers.trip(failure.delivery.destination, failure.reason)
         for destination, reason in verdict.down.items():
             breakers.trip(destination, reason)
 

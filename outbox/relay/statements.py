@@ -50,6 +50,7 @@ _SNAPSHOT = {
     "next_xid": "pg_snapshot_xmin(now)::text::bigint + age(xid(pg_snapshot_xmin(now)))",
     "last_id": "(SELECT last_value - (NOT is_called)::integer FROM {schema}outbox_id_seq)",
     "generation": "(SELECT holds_ended || ' ' || pg_relation_filenode('{schema}outbox_id_seq')"
+    f" || coalesce(' ' || {HISTORY}, '')"
     " FROM {schema}outbox_sinks WHERE sink = $1)",
     "history": HISTORY,
 }
@@ -132,14 +133,19 @@ _IN_LINE = f"""(q.destination_hash = walk.destination_hash
                    OR walk.destination_hash IS NULL AND q.destination_hash <> ALL ({_hashes("$8")}))"""
 
 
+DEFERRED, IN_LINE, STOP = range(3)
+"""What a fetched row is to its walk: it waited for its time, is in line, or says how far the walk went."""
+
+
 def _fetch(flaw: str, columns: Mapping[str, str]) -> str:
     return f"""
     SELECT delivery.*, snapshot.*
     FROM (SELECT {_columns(Snapshot._fields, _SNAPSHOT)} FROM pg_current_snapshot() AS now) AS snapshot
     LEFT JOIN LATERAL (
         SELECT {_columns(Delivery._fields, {**_QUEUED, **columns})},
-               CASE WHEN written.id IS NULL AND NOT cut.stop THEN '{GONE}' ELSE written.flaw END AS flaw,
-               cut.number - 1, cut.stop
+               CASE WHEN written.id IS NULL AND cut.branch <> {STOP} THEN '{GONE}'
+                    ELSE written.flaw END AS flaw,
+               cut.number - 1, cut.branch
         FROM (
             SELECT due.*, walk.number, sum(due.bytes) OVER (ROWS UNBOUNDED PRECEDING) AS running
             FROM unnest($2::smallint[], $3::text[], $4::bigint[], $5::integer[])
@@ -150,12 +156,12 @@ def _fetch(flaw: str, columns: Mapping[str, str]) -> str:
                            THEN asked.floor ELSE 0 END AS floor
             ) AS walk
             CROSS JOIN LATERAL (
-                (SELECT q.*, false AS stop FROM {{schema}}outbox_queue q
+                (SELECT q.*, {DEFERRED} AS branch FROM {{schema}}outbox_queue q
                  WHERE q.sink = $1 AND q.lane = walk.lane AND q.due_at <= now()
                    AND (q.blocks OR q.id <= walk.floor) AND {_IN_LINE} AND NOT {_HELD}
                  ORDER BY q.due_at, q.id LIMIT least(walk.most, $11))
                 UNION ALL
-                (SELECT q.*, false FROM (
+                (SELECT q.*, {IN_LINE} FROM (
                      SELECT * FROM {{schema}}outbox_queue q
                      WHERE q.sink = $1 AND q.lane = walk.lane AND q.id > walk.floor
                      ORDER BY q.id LIMIT $10
@@ -164,7 +170,7 @@ def _fetch(flaw: str, columns: Mapping[str, str]) -> str:
                    AND {_IN_LINE} AND NOT {_HELD}
                  ORDER BY q.id LIMIT walk.most)
                 UNION ALL
-                (SELECT q.*, true FROM {{schema}}outbox_queue q
+                (SELECT q.*, {STOP} FROM {{schema}}outbox_queue q
                  WHERE q.sink = $1 AND q.lane = walk.lane AND q.id > walk.floor
                  ORDER BY q.id OFFSET $10 - 1 LIMIT 1)
             ) AS due
@@ -172,7 +178,7 @@ def _fetch(flaw: str, columns: Mapping[str, str]) -> str:
         ) AS cut
         LEFT JOIN LATERAL (
             SELECT o.*, {flaw} AS flaw FROM {{schema}}outbox o
-            WHERE o.id = cut.id AND NOT cut.stop OFFSET 0
+            WHERE o.id = cut.id AND cut.branch <> {STOP} OFFSET 0
         ) AS written ON true
         WHERE cut.running - cut.bytes < $7
     ) AS delivery ON true
@@ -188,7 +194,7 @@ delivery is held while an earlier one of its key blocks. Bytes are summed before
 count only if nobody else has ended a hold since, since what waited for it is below them, and while ids rise.
 
 Of a line only so many rows of its lane are looked at. Where there may be more, a row that is no delivery
-(`stop`) says how far that was.
+(`STOP`) says how far that was.
 
 Of a delivery with a flaw, whose reason is given beside it, nothing of what was written is read.
 """

@@ -26,9 +26,11 @@ from outbox.relay.statements import (
     FETCH,
     GONE,
     HISTORY,
+    IN_LINE,
     LOOK_BACK,
     MARK_UNCERTAIN,
     OUTLINE,
+    STOP,
     Snapshot,
 )
 from outbox.relay.verdict import Failure, Flaw
@@ -68,7 +70,8 @@ _PLANNER = {
     "join_collapse_limit": "8",
 }
 _FLAW = len(Delivery._fields)
-"""Where in a fetched row its flaw is; beside it stand the number of its walk and whether it is a stop."""
+"""Where in a fetched row its flaw is; then come the number of its walk, its branch, and the snapshot."""
+_BRANCH = _FLAW + 2
 _SNAPSHOT = _FLAW + 3
 _SIZE = Delivery._fields.index("size")
 
@@ -145,6 +148,8 @@ class Fetched:
     deliveries: list[Delivery]
     numbers: list[int]
     """Of each delivery, its walk by its place in the request."""
+    in_line: list[bool]
+    """Of each delivery, whether its walk came to it in line."""
     flaws: dict[int, Flaw]
     """By id: the deliveries that cannot be sent, of which nothing was read."""
     stops: dict[int, int]
@@ -166,17 +171,18 @@ def _retry_by(failure: Failure) -> datetime | None:
 def _fetched(records: Sequence[Any], request: Request) -> Fetched:
     snapshot = Snapshot(*records[0][_SNAPSHOT:])
     records = [record for record in records if record[0] is not None]
-    found = [record for record in records if not record[_FLAW + 2]]
+    found = [record for record in records if record[_BRANCH] != STOP]
     return Fetched(
         snapshot=snapshot,
         deliveries=[Delivery._make(record[:_FLAW]) for record in found],
         numbers=[record[_FLAW + 1] for record in found],
+        in_line=[record[_BRANCH] == IN_LINE for record in found],
         flaws={
             record[0]: Flaw(record[_FLAW], holds=record[_FLAW] != GONE)
             for record in found
             if record[_FLAW] is not None
         },
-        stops={record[_FLAW + 1]: record[0] for record in records if record[_FLAW + 2]},
+        stops={record[_FLAW + 1]: record[0] for record in records if record[_BRANCH] == STOP},
         cut=len(records) >= request.rows or sum(record[_SIZE] for record in records) >= request.budget,
     )
 
