@@ -8,38 +8,48 @@ from time import monotonic
 from outbox.relay.lanes import Lane
 from outbox.relay.store import Store, Walk
 
-_STEP_SECONDS = 1.0
 _DEPTH = 500
 """How many rows of each lane a step looks at."""
 
 
 class LookBack:
-    """One pump's; steps now and then, each of them short, whatever waits there.
+    """One pump's; steps now and then, each of them short, whatever waits there: one line after the other.
 
     It sends nothing: where it finds something, the line goes back to it, and so keeps the order.
     """
 
-    def __init__(self, every_seconds: float = 60.0) -> None:
+    def __init__(self, every_seconds: float = 60.0, step_seconds: float = 1.0) -> None:
         self._every = every_seconds
         """From the end of a walk to the beginning of the next."""
+        self._pause = step_seconds
         self._next = monotonic() + every_seconds
+        self._lines: list[str | None] = []
+        """Those still to be walked, in this walk."""
         self._after: dict[int, int] = {}
-        """Up to which id each lane was looked at in this walk."""
+        """Up to which id each lane of the first of them was looked at."""
 
-    async def step(self, store: Store, lanes: Sequence[Lane], apart: Sequence[str]) -> None:
+    async def step(self, store: Store, lanes: Sequence[Lane], own: Sequence[str]) -> None:
         """Looks at some rows, if it is time."""
         if monotonic() < self._next:
             return
-        walks = [Walk(lane.number, None, lane.floor, _DEPTH) for lane in lanes]
-        after = [self._after.get(lane.number, 0) for lane in lanes]
-        mine = {lane.number: lane for lane in lanes}
+        self._lines = self._lines or [None, *own]
+        if await self._walk(store, lanes, self._lines[0], own):
+            self._lines, self._after = self._lines[1:], {}
+        self._next = monotonic() + (self._pause if self._lines else self._every)
+
+    async def _walk(self, store: Store, lanes: Sequence[Lane], line: str | None, own: Sequence[str]) -> bool:
+        """Looks at some rows of a line; returns whether none was left."""
+        mine = {lane.number: lane for lane in lanes if line is None or line in lane.own}
+        walks = [
+            Walk(number, line, lane.floor if line is None else lane.own[line], _DEPTH)
+            for number, lane in mine.items()
+        ]
+        after = [self._after.get(number, 0) for number in mine]
         ended = True
-        for number, last, found in await store.look_back(walks, after, apart, depth=_DEPTH):
+        for number, last, found in await store.look_back(walks, after, own):
             if found is not None:
-                mine[number].rewind(None, found - 1)
+                mine[number].rewind(line, found - 1)
             if last is not None:
                 self._after[number] = last
                 ended = False
-        if ended:
-            self._after = {}
-        self._next = monotonic() + (self._every if ended else _STEP_SECONDS)
+        return ended

@@ -129,8 +129,12 @@ def _hashes(destinations: str) -> str:
 
 
 # Of the line that is walked: a destination's own, or what all without one share.
-_IN_LINE = f"""(q.destination_hash = walk.destination_hash
-                   OR walk.destination_hash IS NULL AND q.destination_hash <> ALL ({_hashes("$8")}))"""
+def _of_line(apart: str) -> str:
+    return f"""(q.destination_hash = walk.destination_hash
+                   OR walk.destination_hash IS NULL AND q.destination_hash <> ALL ({_hashes(apart)}))"""
+
+
+_IN_LINE = _of_line("$8")
 
 
 DEFERRED, IN_LINE, STOP = range(3)
@@ -203,22 +207,24 @@ OUTLINE = _fetch("NULL::text", _UNREAD)
 """The same as `FETCH` without anything that was written, for when that cannot be read."""
 
 LOOK_BACK = f"""
-    SELECT asked.lane, seen.last_id, seen.first_found
+    SELECT walk.lane, seen.last_id, seen.first_found
     FROM unnest($2::smallint[], $3::bigint[], $4::bigint[]) AS asked (lane, after, floor)
+    CROSS JOIN LATERAL (
+        SELECT asked.*, hashtextextended($5::text, 0) AS destination_hash
+    ) AS walk
     CROSS JOIN LATERAL (
         SELECT max(q.id) AS last_id,
                min(q.id) FILTER (
-                   WHERE q.due_at IS NULL AND q.parked_at IS NULL
-                     AND q.destination_hash <> ALL ({_hashes("$5")}) AND NOT {_HELD}
+                   WHERE q.due_at IS NULL AND q.parked_at IS NULL AND {_of_line("$6")} AND NOT {_HELD}
                ) AS first_found
         FROM (
             SELECT * FROM {{schema}}outbox_queue q
-            WHERE q.sink = $1 AND q.lane = asked.lane AND q.id > asked.after AND q.id <= asked.floor
-            ORDER BY q.id LIMIT $6
+            WHERE q.sink = $1 AND q.lane = walk.lane AND q.id > walk.after AND q.id <= walk.floor
+            ORDER BY q.id LIMIT $7
         ) AS q
     ) AS seen
 """
-"""What could go out in the shared line but is below the floor, since somebody changed it by hand.
+"""What could go out in a line but is below its floor, since somebody changed it by hand.
 
 Of each lane some rows are looked at, between two ids; null where none is left.
 """

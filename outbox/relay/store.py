@@ -273,12 +273,11 @@ class Store:
             # Another came before it meanwhile, and perhaps nothing is wrong with that one.
             return await self._fetch_alone(request)
 
-    async def look_back(
-        self, walks: Sequence[Walk], after: Sequence[int], apart: Sequence[str], *, depth: int
-    ) -> list[Any]:
-        """Returns of each lane how far `depth` rows go, and what of them is below its floor by mistake."""
+    async def look_back(self, walks: Sequence[Walk], after: Sequence[int], apart: Sequence[str]) -> list[Any]:
+        """Returns for each lane of a line how far a walk goes, and what is below its floor by mistake."""
         lanes, floors = [walk.lane for walk in walks], [walk.floor for walk in walks]
-        return await self.run(LOOK_BACK, self._sink, lanes, after, floors, list(apart), depth)
+        line, depth = (walks[0].line, walks[0].most) if walks else (None, 0)
+        return await self.run(LOOK_BACK, self._sink, lanes, after, floors, line, list(apart), depth)
 
     async def deliver(self, sent: Sequence[tuple[Delivery, Sent]]) -> tuple[int, float]:
         """Records what the sink has.

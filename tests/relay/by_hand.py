@@ -165,7 +165,10 @@ class ByHand:
     async def look_back(self, sink: str = SINK) -> None:
         """Walk below all floors."""
         lanes = list(self._parts.lanes.of(sink).owned.values())
-        await LookBack(every_seconds=0.0).step(self._stores[sink], lanes, ())
+        own = self._parts.pumps[sink][0]._lines.apart
+        look_back = LookBack(every_seconds=0.0, step_seconds=0.0)
+        for _ in range(2 + 2 * len(own)):
+            await look_back.step(self._stores[sink], lanes, own)
 
     async def prepare_fetch(self, sink: str = SINK, *, down: Collection[str] = ()) -> None:
         """Prepare its pump's fetch and run it once, so that its plan is made now."""

@@ -12,7 +12,7 @@ import pytest
 
 from outbox.testing import Fault, Gate
 from tests.relay.by_hand import ByHand, delivered
-from tests.relay.traffic import inversions, skip, write
+from tests.relay.traffic import inversions, lane_of, skip, write
 from tests.support import sql
 from tests.support.waiting import until
 
@@ -190,6 +190,37 @@ async def test_what_was_set_free_by_hand_below_the_floor_is_found(
     await by_hand.look_back()
     await by_hand.turn()
     assert gate.arrived == [last, first, second]
+
+
+async def test_what_was_set_free_by_hand_is_found_in_a_line_of_its_own_too(
+    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate
+) -> None:
+    gate.set(Fault(kind="unavailable", destination="down", scope="destination"))
+    async with ByHand.made(environment) as relay:
+        await relay.beat()
+        (scheduled,) = await write(connection, ["a"], destination="down", available_in=3600)
+        await write(connection, ["a"], destination="down")
+        await relay.turn()
+        gate.set()
+        await until(lambda: has_arrived(relay, gate, 1))
+        gate.set(Fault(kind="unavailable", destination="down", scope="destination"))
+        await write(connection, ["a"], destination="down")
+        for _ in range(5):
+            await relay.turn()
+        await connection.execute("UPDATE outbox_queue SET due_at = NULL WHERE id = $1", scheduled)
+        lane = relay.lane(await lane_of(connection, scheduled))
+        assert lane.own["down"] > scheduled
+        await relay.look_back()
+        assert lane.own["down"] < scheduled
+        gate.set()
+        await delivered(relay, connection)
+    assert scheduled in gate.arrived
+
+
+async def has_arrived(relay: ByHand, gate: Gate, count: int) -> bool:
+    """Whether so many have, after another turn."""
+    await relay.turn()
+    return len(gate.arrived) >= count
 
 
 # Order, whatever happens
