@@ -27,12 +27,17 @@ class Breaker:
     caller; a probe that is never answered is granted anew after `probe_timeout`.
     """
 
-    def __init__(self, backoff: Backoff, *, probe_timeout: float = 30.0) -> None:
+    def __init__(self, backoff: Backoff, *, probe_timeout: float = 30.0, failures: int = 0) -> None:
         self._backoff = backoff
         self._probe_timeout = probe_timeout
-        self._failures = 0
+        self._failures = failures
         self._probing = False
         self._until = 0.0
+
+    @property
+    def failures(self) -> int:
+        """How often in a row it has failed."""
+        return self._failures
 
     @property
     def open(self) -> bool:
@@ -119,6 +124,8 @@ class SinkBreakers:
         self._breakers: dict[str | None, Breaker] = {}
         self._idle: dict[str | None, dict[int, float]] = {}
         """The pumps that had nothing to send since the breaker opened, and until when that counts."""
+        self._past: dict[str, tuple[int, float]] = {}
+        """How often destinations had failed that are back, and until when that still counts."""
         self._down_since = 0.0
         self.down_reason = ""
         """Why the sink as a whole was down when it last was."""
@@ -174,16 +181,28 @@ class SinkBreakers:
         if destination is None:
             self._down_since = self._clock() - self.down_seconds
             self.down_reason = reason
-        breaker = self._breakers.setdefault(destination, Breaker(self._backoff))
+        breaker = self._breakers.get(destination)
+        if breaker is None:
+            failures, until = self._past.pop(destination or "", (0, 0.0))
+            failures = failures if self._clock() < until else 0
+            breaker = self._breakers[destination] = Breaker(self._backoff, failures=failures)
         if wait := breaker.trip(self._clock(), self._jitter()):
             self._idle[destination] = {}
             emit("breaker.opened", sink=self._sink, destination=destination, reason=reason, wait=wait)
 
     def close(self, destination: str | None, reason: str = "it is back") -> None:
         """Closes the breaker of a destination, or of the sink (None)."""
-        if self._breakers.pop(destination, None):
+        if breaker := self._breakers.pop(destination, None):
             del self._idle[destination]
+            self._remember(destination, breaker.failures)
             emit("breaker.closed", sink=self._sink, destination=destination, reason=reason)
+
+    def _remember(self, destination: str | None, failures: int) -> None:
+        """Remembers for a while how often it failed: where only parts work, it soon fails again."""
+        if destination is not None:
+            if len(self._past) >= _MOST_PARTS:
+                self._past.clear()
+            self._past[destination] = failures, self._clock() + self._backoff.ceiling(failures)
 
     def part_failed(self, destination: str, part: str | None, reason: str) -> int:
         """Takes note that a part of a destination is down; returns how often in a row it was.

@@ -175,6 +175,30 @@ def test_where_most_parts_fail_their_destination_is_down() -> None:
     assert judged(batch[:2], down[0], down[0]).down == {}
 
 
+def test_a_destination_of_which_a_few_parts_work_is_left_alone_ever_longer() -> None:
+    now = 0.0
+    backoff = Backoff(first=1.0, longest=30.0)
+    breakers = SinkBreakers("test", backoff, pumps=1, clock=lambda: now, jitter=lambda: 0.0)
+    waits = []
+    for _ in range(6):
+        breakers.trip("d", "two of three are down")
+        began = now
+        while not _is_probed(breakers):
+            now += 0.5
+        waits.append(now - began)
+        breakers.close("d")
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0]
+    now += 31.0
+    breakers.trip("d", "again, much later")
+    now += 1.0
+    assert _is_probed(breakers)
+
+
+def _is_probed(breakers: SinkBreakers) -> bool:
+    with breakers.admission(0) as admission:
+        return bool(admission.probes)
+
+
 def test_a_part_that_goes_on_failing_is_tried_ever_more_rarely() -> None:
     now = 0.0
     breakers = SinkBreakers("test", Backoff(first=1.0, longest=30.0), pumps=1, clock=lambda: now)
