@@ -263,14 +263,15 @@ async def test_what_the_inbox_no_longer_needs_is_forgotten(
 ) -> None:
     connection = await asyncpg.connect(huleedu_database)
     await connection.execute(
-        "INSERT INTO outbox_inbox SELECT 'x', gen_random_uuid(), now() - interval '1 day' * n"
-        " FROM unnest(ARRAY[1, 30, 60]) n"
+        "INSERT INTO outbox_inbox SELECT consumer, gen_random_uuid(), now() - interval '1 day' * n"
+        " FROM unnest(ARRAY['forgetful', 'another']) consumer, unnest(ARRAY[1, 30, 60]) n"
     )
 
     async def left() -> bool:
-        return bool(await connection.fetchval("SELECT count(*) FROM outbox_inbox") == 1)
+        counts = await connection.fetch("SELECT consumer, count(*) FROM outbox_inbox GROUP BY consumer")
+        return dict(counts) == {"forgetful": 1, "another": 3}
 
-    async with consuming(await kafka.create()):
+    async with consuming(await kafka.create(), group="forgetful"):
         await until(left)
     await connection.close()
 
