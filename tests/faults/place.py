@@ -62,6 +62,7 @@ class Place:
         """All of them, in good order; raises where one does not end so."""
         for relay in self.relays:
             relay.resume()
+            await relay.event("relay.started")  # Before that it has no handler for a signal.
             relay.terminate()
         codes = [await relay.exited() for relay in self.relays]
         if any(codes):
