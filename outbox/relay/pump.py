@@ -80,7 +80,8 @@ class Pump:
             served.breakers.admission(self.number) as admission,
             served.lanes.at_work(self.number, self._settings.pumps) as lanes,
         ):
-            if not lanes:
+            if not lanes and served.lanes.owned:
+                # A relay that has none at all cannot say so: it may have left them because the sink is down.
                 self._found_nothing(admission.probed)
             if admission.refused or not lanes:
                 return 0, False

@@ -32,6 +32,7 @@ class Serving:
             # Lanes are taken only then, so that a relay that can reach the sink has them.
             await self._connect()
             self.started.set()
+            self._served.breakers.close(None)
             self._lanes.serve(self._served.name)
             began = asyncio.get_running_loop().time()
             reason = await self._cut_off()

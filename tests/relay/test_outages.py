@@ -184,6 +184,8 @@ async def test_a_relay_that_alone_is_cut_off_leaves_its_lanes_to_the_other(
             assert sorted(works.arrived) == ids
             assert cut_off.arrived == []
             await until_owned(second, 64)
+            (sink,) = first.health().sinks
+            assert sink.open_breakers == {None}
             cut_off.set()
             await until_owned(first, 32)
             later = await write(connection, [f"key-{number}" for number in range(200)])
