@@ -56,13 +56,13 @@ async def test_a_probe_that_finds_only_what_is_expired_passes_nothing_by(
         (key,) = await keys_of_one_lane(connection, "down", 7, 1)
         (other,) = await keys_of_one_lane(connection, "other", 7, 1)
         gate.set(Fault(kind="unavailable", scope="destination"))
-        await write(connection, [key] * 70, destination="down", expires_in=1.0)
+        late = await write(connection, [key] * 70, destination="down", expires_in=3600)
         early = await write(connection, [key] * 100, destination="down")
         await write(connection, [other] * 1500, destination="other")
         last = await write(connection, [key] * 3, destination="down")
         await _turns(relay, 8)  # The breakers refuse; the frontier follows.
         assert relay.open_breakers == {"down", "other"}
-        await asyncio.sleep(1.3)
+        await connection.execute("UPDATE outbox SET expires_at = now() WHERE id = ANY ($1)", late)
         gate.set(Fault(kind="unavailable", scope="destination", destination="other"))
         await _turns(relay, 60)
         assert inversions(gate.attempts) == []
