@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import asyncpg
@@ -19,6 +18,7 @@ from tests.relay.test_failover import Standby
 from tests.relay.traffic import QUICK, SINK, inversions, write
 from tests.support import programs, servers, sql
 from tests.support.pgbouncer import PgBouncer
+from tests.support.waiting import until
 
 SMALL = {"OUTBOX_BATCH_SIZE": "100"}
 
@@ -43,7 +43,16 @@ async def _turns(relay: ByHand, count: int) -> None:
     for _ in range(count):
         await relay.turn()
         await relay.beat()
-        await asyncio.sleep(0.02)
+
+
+async def _until_arrived(relay: ByHand, gate: Gate, ids: list[int]) -> None:
+    """Take turns until all of these have arrived."""
+
+    async def have() -> bool:
+        await _turns(relay, 1)
+        return set(ids) <= set(gate.arrived)
+
+    await until(have)
 
 
 async def test_a_probe_that_finds_only_what_is_expired_passes_nothing_by(
@@ -64,7 +73,7 @@ async def test_a_probe_that_finds_only_what_is_expired_passes_nothing_by(
         assert relay.open_breakers == {"down", "other"}
         await connection.execute("UPDATE outbox SET expires_at = now() WHERE id = ANY ($1)", late)
         gate.set(Fault(kind="unavailable", scope="destination", destination="other"))
-        await _turns(relay, 60)
+        await _until_arrived(relay, gate, [*early, *last])
         assert inversions(gate.attempts) == []
         assert [id_ for id_ in gate.arrived if id_ in {*early, *last}] == [*early, *last]
 
@@ -86,10 +95,9 @@ async def test_a_probe_among_scheduled_ones_passes_nothing_by(
         await connection.execute("DELETE FROM outbox_queue WHERE id = $1", first)  # An operator's skip.
         await _turns(relay, 10)  # The breaker refuses; the frontier follows.
         gate.set()
-        await asyncio.sleep(1.2)
-        await _turns(relay, 30)
+        await _until_arrived(relay, gate, keyed)
         newer = await write(connection, [key] * 5, destination="down")
-        await _turns(relay, 30)
+        await _until_arrived(relay, gate, newer)
         assert inversions(gate.attempts) == []
         assert [id_ for id_ in gate.arrived if id_ in {*keyed, *newer}] == [*keyed, *newer]
 
