@@ -12,9 +12,9 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from random import randrange
 
 from outbox.message import Delivery
+from outbox.relay.batch import Fetched, Walk
 from outbox.relay.lanes import Lane
 from outbox.relay.statements import Snapshot
-from outbox.relay.store import Fetched, Walk
 
 _MOST_OWN = 16
 """How many destinations with a backlog have a line of their own; the rest share one."""

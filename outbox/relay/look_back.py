@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import monotonic
 
+from outbox.relay.batch import Walk
 from outbox.relay.lanes import Lane
-from outbox.relay.store import Store, Walk
+from outbox.relay.store import Store
 
 _DEPTH = 500
 """How many rows of each lane a step looks at."""

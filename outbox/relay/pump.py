@@ -16,15 +16,17 @@ from typing import Any
 
 from outbox.message import Delivery, Sent
 from outbox.observe import emit
+from outbox.relay.batch import Fetched, Request
 from outbox.relay.breakers import Admission, SinkBreakers
 from outbox.relay.isolate import send_isolated
 from outbox.relay.lanes import Lane, SinkLanes
 from outbox.relay.lines import PROBE_ROWS, Lines, nothing_for
 from outbox.relay.look_back import LookBack
+from outbox.relay.outgoing import sort_out
 from outbox.relay.progress import Progress
-from outbox.relay.store import Fetched, Position, Request, Store
+from outbox.relay.store import Position, Store
 from outbox.relay.supervise import Trouble
-from outbox.relay.verdict import Failure, Verdict, judge, sort_out
+from outbox.relay.verdict import Failure, Verdict, judge
 from outbox.relay.waiting import wait_for
 from outbox.relay.wake import Wake
 from outbox.settings import Settings, SinkSettings

@@ -18,7 +18,8 @@ import asyncpg
 from structlog.contextvars import bound_contextvars
 
 from outbox.errors import describe
-from outbox.observe import Failing, Health, SinkHealth, emit
+from outbox.health import Failing, Health, SinkHealth
+from outbox.observe import emit
 from outbox.relay.parts import Parts
 from outbox.relay.pump import Pump, ServedSink
 from outbox.relay.serving import Serving

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -18,22 +18,10 @@ import asyncpg
 from outbox.database import Session, dial
 from outbox.errors import describe
 from outbox.message import Delivery, Sent
-from outbox.relay.statements import (
-    DELIVER,
-    DELIVER_AGAIN,
-    EXPIRE,
-    FAIL,
-    FETCH,
-    GONE,
-    HISTORY,
-    IN_LINE,
-    LOOK_BACK,
-    MARK_UNCERTAIN,
-    OUTLINE,
-    STOP,
-    Snapshot,
-)
-from outbox.relay.verdict import Failure, Flaw
+from outbox.relay.batch import Fetched, Request, Walk, fetched, unreadable
+from outbox.relay.settlement import DELIVER, DELIVER_AGAIN, EXPIRE, FAIL, MARK_UNCERTAIN
+from outbox.relay.statements import FETCH, HISTORY, LOOK_BACK, OUTLINE
+from outbox.relay.verdict import Failure
 from outbox.schema import in_schema
 from outbox.settings import Settings
 
@@ -69,12 +57,6 @@ _PLANNER = {
     "from_collapse_limit": "8",
     "join_collapse_limit": "8",
 }
-_FLAW = len(Delivery._fields)
-"""Where in a fetched row its flaw is; then come the number of its walk, its branch, and the snapshot."""
-_BRANCH = _FLAW + 2
-_SNAPSHOT = _FLAW + 3
-_SIZE = Delivery._fields.index("size")
-
 UNREADABLE = (asyncpg.DataError, asyncpg.ProgramLimitExceededError, ArithmeticError, ValueError)
 """What a fetch raises where the values of a row cannot be sent by the server, or not be had in Python."""
 
@@ -86,78 +68,6 @@ class Position(NamedTuple):
     epoch: int
 
 
-class Walk(NamedTuple):
-    """A line of a lane, to be read from its floor."""
-
-    lane: int
-    line: str | None
-    """The destination whose own it is; None: the shared one."""
-    floor: int
-    """Nothing with an id up to here is left to find in it."""
-    most: int
-    """At most so many deliveries."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What a pump asks for in one fetch."""
-
-    walks: Sequence[Walk]
-    """Served in this order."""
-    rows: int
-    """At most so many deliveries."""
-    budget: int
-    """At most about so many bytes, but at least one delivery."""
-    depth: int
-    """How many rows of its lane each walk looks at."""
-    apart: Sequence[str] = ()
-    """Destinations that are not in the shared line."""
-    generation: str | None = None
-    """As last seen. Unless the snapshot has the same, all floors are taken for zero."""
-
-    @property
-    def deferred(self) -> int:
-        """How many deliveries that waited for their time each walk may bring: a fair share."""
-        return max(1, self.rows // max(1, len(self.walks)))
-
-    def values(self, sink: str) -> tuple[Any, ...]:
-        """Returns the parameters of the statement `FETCH`."""
-        lanes, lines, floors, most = (
-            map(list, zip(*self.walks, strict=True)) if self.walks else ([], [], [], [])
-        )
-        return (
-            sink,
-            lanes,
-            lines,
-            floors,
-            most,
-            self.rows,
-            self.budget,
-            list(self.apart),
-            self.generation,
-            self.depth,
-            self.deferred,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """What one fetch brought, in id order within each line."""
-
-    snapshot: Snapshot
-    deliveries: list[Delivery]
-    numbers: list[int]
-    """Of each delivery, its walk by its place in the request."""
-    in_line: list[bool]
-    """Of each delivery, whether its walk came to it in line."""
-    flaws: dict[int, Flaw]
-    """By id: the deliveries that cannot be sent, of which nothing was read."""
-    stops: dict[int, int]
-    """By walk: up to which id it looked, where more may be behind that."""
-    cut: bool
-    """Whether it was cut by the number of rows or bytes, so that walks may have been left out."""
-
-
 def _retry_by(failure: Failure) -> datetime | None:
     """Returns when the retry of a failed delivery must be due at the latest; None: whenever.
 
@@ -166,32 +76,6 @@ def _retry_by(failure: Failure) -> datetime | None:
     if failure.delay is None or (failure.uncertain and failure.delivery.expired):
         return None
     return failure.delivery.expires_at
-
-
-def _fetched(records: Sequence[Any], request: Request) -> Fetched:
-    snapshot = Snapshot(*records[0][_SNAPSHOT:])
-    records = [record for record in records if record[0] is not None]
-    found = [record for record in records if record[_BRANCH] != STOP]
-    return Fetched(
-        snapshot=snapshot,
-        deliveries=[Delivery._make(record[:_FLAW]) for record in found],
-        numbers=[record[_FLAW + 1] for record in found],
-        in_line=[record[_BRANCH] == IN_LINE for record in found],
-        flaws={
-            record[0]: Flaw(record[_FLAW], holds=record[_FLAW] != GONE)
-            for record in found
-            if record[_FLAW] is not None
-        },
-        stops={record[_FLAW + 1]: record[0] for record in records if record[_BRANCH] == STOP},
-        cut=len(records) >= request.rows or sum(record[_SIZE] for record in records) >= request.budget,
-    )
-
-
-def _unreadable(records: Sequence[Any], request: Request, reason: str) -> Fetched:
-    """Returns a fetch of one row, which cannot be read for this reason."""
-    fetched = _fetched(records, request)
-    flaws = {delivery.id: Flaw(f"it cannot be read: {reason}") for delivery in fetched.deliveries}
-    return replace(fetched, flaws=flaws | fetched.flaws)
 
 
 @asynccontextmanager
@@ -249,13 +133,13 @@ class Store:
 
         Where a row cannot be read, whatever the reason, fewer are asked for until it stands alone.
         """
-        fetched = await self._fetch(request)
-        self._history = fetched.snapshot.history
-        return fetched
+        brought = await self._fetch(request)
+        self._history = brought.snapshot.history
+        return brought
 
     async def _fetch(self, request: Request) -> Fetched:
         try:
-            return _fetched(await self.run(FETCH, *request.values(self._sink)), request)
+            return fetched(await self.run(FETCH, *request.values(self._sink)), request)
         except UNREADABLE:
             if request.rows > 1:
                 return await self._fetch(replace(request, rows=request.rows // 2))
@@ -265,11 +149,11 @@ class Store:
         """Returns the next delivery; where it cannot be read, only that it is there, and why."""
         before = await self.run(OUTLINE, *request.values(self._sink))
         try:
-            return _fetched(await self.run(FETCH, *request.values(self._sink)), request)
+            return fetched(await self.run(FETCH, *request.values(self._sink)), request)
         except UNREADABLE as error:
             after = await self.run(OUTLINE, *request.values(self._sink))
             if before[0][0] == after[0][0]:
-                return _unreadable(after, request, describe(error))
+                return unreadable(after, request, describe(error))
             # Another came before it meanwhile, and perhaps nothing is wrong with that one.
             return await self._fetch_alone(request)
 

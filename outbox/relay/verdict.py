@@ -6,16 +6,14 @@ Pure: no clock, no randomness and no I/O of its own.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import NamedTuple, Protocol, assert_never
 
 from outbox.errors import Permanent, Scope, SinkError, Transient, Unavailable, Unsent
 from outbox.message import Delivery, Result, Sent
 from outbox.policy import Policy
-
-_BY_ID = attrgetter("id")
+from outbox.relay.outgoing import Outgoing
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,78 +93,6 @@ class Failure(NamedTuple):
     counted: bool
     blocks: bool
     uncertain: bool
-
-
-class Flaw(NamedTuple):
-    """Why a delivery cannot be sent, found before anything of it was read."""
-
-    reason: str
-    holds: bool = True
-    """Whether its key waits for it once it is parked, where the policy is to hold."""
-
-
-class Outgoing(NamedTuple):
-    """A fetched batch, sorted out before anything is sent. Each part is in id order."""
-
-    send: list[Delivery]
-    expired: list[Delivery]
-    """Too late to be worth sending."""
-    left: list[Delivery]
-    """Left for a later round: they go to what is only probed now, or are behind a flaw of their key."""
-    flawed: list[tuple[Delivery, Flaw]]
-
-
-def sort_out(
-    fetched: Iterable[Delivery],
-    *,
-    probing: bool = False,
-    probes: Collection[str] = (),
-    flaws: Mapping[int, Flaw] | None = None,
-) -> Outgoing:
-    """Returns what to send of a batch, in whatever order its lanes and the retries among them came.
-
-    The first delivery only where the sink is probed (`probing`), and to each destination in `probes`. What
-    may have arrived is sent though it is too late: its key must not go on before that is known. `flaws` are
-    by the id of their delivery.
-    """
-    batch = sorted(fetched, key=_BY_ID)
-    outgoing = Outgoing([], [], [], [])
-    if flaws:
-        batch = _without_flaws(batch, flaws, outgoing)
-    if any(delivery.expired for delivery in batch):
-        outgoing.expired.extend(d for d in batch if d.expired and not d.uncertain)
-        batch = [d for d in batch if not d.expired or d.uncertain]
-    if probes:
-        batch = _one_each(batch, probes, outgoing)
-    if probing:
-        outgoing.left.extend(batch[1:])
-        batch = batch[:1]
-    return outgoing._replace(send=batch)
-
-
-def _without_flaws(batch: list[Delivery], flaws: Mapping[int, Flaw], outgoing: Outgoing) -> list[Delivery]:
-    flawed_keys: set[int] = set()
-    rest: list[Delivery] = []
-    for delivery in batch:
-        if delivery.id in flaws:
-            outgoing.flawed.append((delivery, flaws[delivery.id]))
-            flawed_keys.add(delivery.key_hash)
-        elif delivery.key_hash in flawed_keys:
-            outgoing.left.append(delivery)
-        else:
-            rest.append(delivery)
-    return rest
-
-
-def _one_each(batch: list[Delivery], probes: Collection[str], outgoing: Outgoing) -> list[Delivery]:
-    """Returns what is left where each destination that is probed gets its first delivery only."""
-    probed: set[str] = set()
-    rest: list[Delivery] = []
-    for delivery in batch:
-        (outgoing.left if delivery.destination in probed else rest).append(delivery)
-        if delivery.destination in probes:
-            probed.add(delivery.destination)
-    return rest
 
 
 @dataclass(slots=True)

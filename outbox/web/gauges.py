@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from outbox.health import Health
 from outbox.observe import (
     BREAKERS_OPEN,
     COUNT_AGE,
@@ -13,7 +14,6 @@ from outbox.observe import (
     QUEUE_DEPTH,
     READY,
     STUCK,
-    Health,
 )
 from outbox.operate import Depth, SinkStatus
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from outbox.observe import Health, SinkHealth
+from outbox.health import Health, SinkHealth
 
 
 class Watched(Protocol):

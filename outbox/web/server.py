@@ -9,7 +9,8 @@ from typing import Any
 
 from starlette.applications import Starlette
 
-from outbox.observe import REGISTRY, SinkHealth, emit
+from outbox.health import SinkHealth
+from outbox.observe import REGISTRY, emit
 from outbox.settings import Settings
 from outbox.web.counting import Counting
 from outbox.web.gauges import set_queue_gauges, set_relay_gauges

@@ -12,12 +12,13 @@ from uuid import UUID
 import asyncpg
 
 from outbox.clock import since_boot
+from outbox.relay.batch import Request
 from outbox.relay.breakers import Admission
 from outbox.relay.lanes import Lane
 from outbox.relay.look_back import LookBack
 from outbox.relay.parts import Parts
 from outbox.relay.statements import FETCH
-from outbox.relay.store import Request, Store, relay_connection
+from outbox.relay.store import Store, relay_connection
 from outbox.schema import in_schema
 from tests.relay.traffic import SINK, settings_of
 from tests.support.waiting import until

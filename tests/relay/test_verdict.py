@@ -11,18 +11,17 @@ from outbox.errors import Permanent, SinkError, Transient, Unavailable, Unsent
 from outbox.message import Delivery, Result, Sent
 from outbox.observe import watch
 from outbox.policy import Backoff, Policy
+from outbox.relay.batch import Flaw
 from outbox.relay.breakers import SinkBreakers
+from outbox.relay.outgoing import Outgoing, sort_out
 from outbox.relay.verdict import (
-    Flaw,
     Keep,
-    Outgoing,
     Park,
     Past,
     Retry,
     Verdict,
     decide,
     judge,
-    sort_out,
 )
 from tests.support.deliveries import delivery
 

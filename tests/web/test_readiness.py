@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from outbox.observe import Failing, Health, SinkHealth
+from outbox.health import Failing, Health, SinkHealth
 from outbox.web.readiness import reasons
 
 

@@ -13,7 +13,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from outbox.errors import SettingsError
-from outbox.observe import Health, SinkHealth, watch
+from outbox.health import Health, SinkHealth
+from outbox.observe import watch
 from outbox.settings import Settings
 from outbox.web import serving
 from tests.support import sql
