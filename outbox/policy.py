@@ -6,7 +6,6 @@ Needs the standard library only. What an error means for a delivery is the relay
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,5 +36,3 @@ class Policy:
     """Counted attempts before a delivery is parked."""
     backoff: Backoff = Backoff()
     breaker: Backoff = Backoff(first=1.0, longest=30.0)
-    on_park: Literal["continue", "hold"] = "continue"
-    """Whether the key of a parked delivery goes on or waits."""

@@ -7,21 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from outbox.message import Delivery
-from outbox.relay.statements import GONE, IN_LINE, STOP, Snapshot
+from outbox.relay.statements import IN_LINE, STOP, Snapshot
 
 _FLAW = len(Delivery._fields)
 """Where in a fetched row its flaw is; then come the number of its walk, its branch, and the snapshot."""
 _BRANCH = _FLAW + 2
 _SNAPSHOT = _FLAW + 3
 _SIZE = Delivery._fields.index("size")
-
-
-class Flaw(NamedTuple):
-    """Why a delivery cannot be sent, found before anything of it was read."""
-
-    reason: str
-    holds: bool = True
-    """Whether its key waits for it once it is parked, where the policy is to hold."""
 
 
 class Walk(NamedTuple):
@@ -88,8 +80,8 @@ class Fetched:
     """Of each delivery, its walk by its place in the request."""
     in_line: list[bool]
     """Of each delivery, whether its walk came to it in line."""
-    flaws: dict[int, Flaw]
-    """By id: the deliveries that cannot be sent, of which nothing was read."""
+    flaws: dict[int, str]
+    """By id: why a delivery cannot be sent, found before anything of it was read."""
     stops: dict[int, int]
     """By walk: up to which id it looked, where more may be behind that."""
     cut: bool
@@ -106,11 +98,7 @@ def fetched(records: Sequence[Any], request: Request) -> Fetched:
         deliveries=[Delivery._make(record[:_FLAW]) for record in found],
         numbers=[record[_FLAW + 1] for record in found],
         in_line=[record[_BRANCH] == IN_LINE for record in found],
-        flaws={
-            record[0]: Flaw(record[_FLAW], holds=record[_FLAW] != GONE)
-            for record in found
-            if record[_FLAW] is not None
-        },
+        flaws={record[0]: record[_FLAW] for record in found if record[_FLAW] is not None},
         stops={record[_FLAW + 1]: record[0] for record in records if record[_BRANCH] == STOP},
         cut=len(records) >= request.rows or sum(record[_SIZE] for record in records) >= request.budget,
     )
@@ -119,5 +107,5 @@ def fetched(records: Sequence[Any], request: Request) -> Fetched:
 def unreadable(records: Sequence[Any], request: Request, reason: str) -> Fetched:
     """Returns a fetch of one row, which cannot be read for this reason."""
     brought = fetched(records, request)
-    flaws = {delivery.id: Flaw(f"it cannot be read: {reason}") for delivery in brought.deliveries}
+    flaws = {delivery.id: f"it cannot be read: {reason}" for delivery in brought.deliveries}
     return replace(brought, flaws=flaws | brought.flaws)

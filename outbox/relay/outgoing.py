@@ -7,7 +7,6 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from outbox.message import Delivery
-from outbox.relay.batch import Flaw
 
 _BY_ID = attrgetter("id")
 
@@ -20,7 +19,8 @@ class Outgoing(NamedTuple):
     """Too late to be worth sending."""
     left: list[Delivery]
     """Left for a later round: they go to what is only probed now, or are behind a flaw of their key."""
-    flawed: list[tuple[Delivery, Flaw]]
+    flawed: list[tuple[Delivery, str]]
+    """With the reason: its flaw was found before anything of it was read."""
 
 
 def sort_out(
@@ -28,7 +28,7 @@ def sort_out(
     *,
     probing: bool = False,
     probes: Collection[str] = (),
-    flaws: Mapping[int, Flaw] | None = None,
+    flaws: Mapping[int, str] | None = None,
 ) -> Outgoing:
     """Returns what to send of a batch, in whatever order its lanes and the retries among them came.
 
@@ -51,7 +51,7 @@ def sort_out(
     return outgoing._replace(send=batch)
 
 
-def _without_flaws(batch: list[Delivery], flaws: Mapping[int, Flaw], outgoing: Outgoing) -> list[Delivery]:
+def _without_flaws(batch: list[Delivery], flaws: Mapping[int, str], outgoing: Outgoing) -> list[Delivery]:
     flawed_keys: set[int] = set()
     rest: list[Delivery] = []
     for delivery in batch:

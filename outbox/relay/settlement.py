@@ -66,27 +66,22 @@ _FENCE = """
         FOR SHARE OF l
     )"""
 
-FAIL = f"""{_FENCE}, recorded AS (
-        UPDATE {{schema}}outbox_queue q
-        SET attempts = least(q.attempts + failed.counted, 32767),
-            last_error = failed.reason,
-            due_at = least(clock_timestamp() + failed.delay * interval '1 second', failed.expires_at),
-            parked_at = CASE WHEN failed.delay IS NULL THEN clock_timestamp() END,
-            blocks = failed.delay IS NOT NULL OR failed.reason <> '{GONE}' AND EXISTS (
-                SELECT FROM {{schema}}outbox_sinks s WHERE s.sink = $1 AND s.on_park = 'hold'),
-            uncertain = failed.uncertain
-        FROM unnest($5::smallint[], $6::bigint[], $7::integer[], $8::text[], $9::double precision[],
-                    $10::timestamptz[], $11::boolean[], $12::boolean[], $14::uuid[])
-            AS failed (lane, id, counted, reason, delay, expires_at, blocks, uncertain, message_id)
-        JOIN fence ON fence.lane = failed.lane
-        WHERE q.sink = $1 AND q.lane = failed.lane AND q.id = failed.id
-          AND {_same("$13::text", "failed.message_id")}
-        RETURNING q.id, failed.blocks AND NOT q.blocks AS freed
-    ), told AS (
-        UPDATE {{schema}}outbox_sinks SET holds_ended = holds_ended + 1
-        WHERE sink = $1 AND EXISTS (SELECT FROM recorded WHERE freed)
-    )
-    SELECT id FROM recorded
+FAIL = f"""{_FENCE}
+    UPDATE {{schema}}outbox_queue q
+    SET attempts = least(q.attempts + failed.counted, 32767),
+        last_error = failed.reason,
+        due_at = least(clock_timestamp() + failed.delay * interval '1 second', failed.expires_at),
+        parked_at = CASE WHEN failed.delay IS NULL THEN clock_timestamp() END,
+        blocks = failed.delay IS NOT NULL OR failed.reason <> '{GONE}' AND EXISTS (
+            SELECT FROM {{schema}}outbox_sinks s WHERE s.sink = $1 AND s.on_park = 'hold'),
+        uncertain = failed.uncertain
+    FROM unnest($5::smallint[], $6::bigint[], $7::integer[], $8::text[], $9::double precision[],
+                $10::timestamptz[], $11::boolean[], $13::uuid[])
+        AS failed (lane, id, counted, reason, delay, expires_at, uncertain, message_id)
+    JOIN fence ON fence.lane = failed.lane
+    WHERE q.sink = $1 AND q.lane = failed.lane AND q.id = failed.id
+      AND {_same("$12::text", "failed.message_id")}
+    RETURNING q.id
 """
 """Record failures, where the lane is still ours; answers the ids it recorded.
 

@@ -196,7 +196,6 @@ class Store:
             [self._storable(f.reason) for f in failures],
             [f.delay for f in failures],
             [_retry_by(f) for f in failures],
-            [f.blocks for f in failures],
             [f.uncertain for f in failures],
             *self._same(f.delivery for f in failures),
         )

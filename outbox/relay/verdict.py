@@ -91,7 +91,6 @@ class Failure(NamedTuple):
     delay: float | None
     """Seconds to the retry; None parks it."""
     counted: bool
-    blocks: bool
     uncertain: bool
 
 
@@ -115,9 +114,12 @@ class Verdict:
         return len(self.sent) + len(self.failures) + len(self.expired)
 
     def released(self) -> Iterator[Delivery]:
-        """The deliveries whose keys waited for them and wait no longer."""
+        """The deliveries whose keys waited for them and may wait no longer.
+
+        Those of parked ones may: that is for the park policy in force to say, which the database knows.
+        """
         gone = [delivery for delivery, _ in self.sent] + self.expired
-        gone += [failure.delivery for failure in self.failures if not failure.blocks]
+        gone += [failure.delivery for failure in self.failures if failure.delay is None]
         return (delivery for delivery in gone if delivery.head)
 
 
@@ -146,10 +148,7 @@ def judge(
     for delivery in outgoing.left:
         _leave(verdict, delivery)
     for delivery, flaw in outgoing.flawed:
-        blocks = flaw.holds and policy.on_park == "hold"
-        verdict.failures.append(
-            Failure(delivery, flaw.reason, None, counted=False, blocks=blocks, uncertain=False)
-        )
+        verdict.failures.append(Failure(delivery, flaw, None, counted=False, uncertain=False))
     failed: list[tuple[Delivery, Result]] = []
     for delivery, result in zip(outgoing.send, results, strict=True):
         if isinstance(result, Sent):
@@ -184,7 +183,7 @@ def _judge_failed(
                 failures = outages.part_failed(delivery.destination, error.part, error.reason)
             past = Past(delivery.attempts, delivery.uncertain, failures)
             outcome = decide(past, error, policy, next(jitter))
-        _note(verdict, delivery, outcome, policy)
+        _note(verdict, delivery, outcome)
 
 
 def _crippled(
@@ -227,17 +226,12 @@ def _leave(verdict: Verdict, delivery: Delivery) -> None:
         verdict.left.append(delivery)
 
 
-def _note(verdict: Verdict, delivery: Delivery, outcome: Outcome, policy: Policy) -> None:
+def _note(verdict: Verdict, delivery: Delivery, outcome: Outcome) -> None:
     match outcome:
         case Retry(delay, reason, counted, uncertain):
-            verdict.failures.append(
-                Failure(delivery, reason, delay, counted=counted, blocks=True, uncertain=uncertain)
-            )
+            verdict.failures.append(Failure(delivery, reason, delay, counted=counted, uncertain=uncertain))
         case Park(reason, uncertain):
-            hold = policy.on_park == "hold"
-            verdict.failures.append(
-                Failure(delivery, reason, None, counted=True, blocks=hold, uncertain=uncertain)
-            )
+            verdict.failures.append(Failure(delivery, reason, None, counted=True, uncertain=uncertain))
         case Keep(uncertain):
             _leave(verdict, delivery)
             if uncertain and not delivery.uncertain:

@@ -39,7 +39,6 @@ class SinkSettings(Section):
             max_retries=self.max_retries,
             backoff=Backoff(self.error_retry_interval_seconds, self.retry_longest_interval_seconds),
             breaker=Backoff(min(1.0, self.breaker_longest_seconds), self.breaker_longest_seconds),
-            on_park=self.on_park,
         )
 
 

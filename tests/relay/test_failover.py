@@ -132,7 +132,7 @@ async def test_only_what_was_sent_is_settled_whatever_its_id_is_now(
             store._history = "another"
         else:
             fetched = [delivery._replace(message_id=uuid4()) for delivery in fetched]
-        failure = Failure(fetched[1], "x", None, counted=True, blocks=False, uncertain=False)
+        failure = Failure(fetched[1], "x", None, counted=True, uncertain=False)
         assert await store.deliver([(fetched[0], Sent())]) == (0, 0.0)
         assert await store.fail(positions, [failure]) == set()
         assert await store.expire(positions, [fetched[2]]) == set()

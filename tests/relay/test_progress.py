@@ -24,7 +24,7 @@ def progress(clock: Clock) -> Progress:
 
 
 def failure(*, counted: bool = True, delay: float | None = 1.0) -> Failure:
-    return Failure(delivery("d"), "no", delay, counted=counted, blocks=True, uncertain=False)
+    return Failure(delivery("d"), "no", delay, counted=counted, uncertain=False)
 
 
 def seconds(progress: Progress) -> float:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import repeat
-from typing import Any, Literal
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +11,6 @@ from outbox.errors import Permanent, SinkError, Transient, Unavailable, Unsent
 from outbox.message import Delivery, Result, Sent
 from outbox.observe import watch
 from outbox.policy import Backoff, Policy
-from outbox.relay.batch import Flaw
 from outbox.relay.breakers import SinkBreakers
 from outbox.relay.outgoing import Outgoing, sort_out
 from outbox.relay.verdict import (
@@ -134,10 +133,8 @@ def test_an_unknown_error_is_transient(attempts: int, policy: Policy, jitter: fl
 BREAKERS = SinkBreakers("test", Backoff(), pumps=1)
 
 
-def judged(
-    batch: Sequence[Delivery], *results: Result, on_park: Literal["continue", "hold"] = "continue"
-) -> Verdict:
-    return judge(Outgoing(list(batch), [], [], []), results, Policy(on_park=on_park), repeat(0.5), BREAKERS)
+def judged(batch: Sequence[Delivery], *results: Result) -> Verdict:
+    return judge(Outgoing(list(batch), [], [], []), results, Policy(), repeat(0.5), BREAKERS)
 
 
 def test_only_the_first_failure_of_a_key_is_recorded() -> None:
@@ -221,10 +218,9 @@ async def test_what_is_remembered_of_parts_is_bounded() -> None:
     assert events.matching("part.failed", destination=None)
 
 
-def test_a_parked_head_releases_its_key_unless_the_policy_holds_it() -> None:
+def test_what_waited_for_a_head_is_looked_for_unless_that_is_tried_again() -> None:
     head = delivery("d", "a", head=True, deferred=True)
     assert list(judged([head], Permanent("no")).released()) == [head]
-    assert list(judged([head], Permanent("no"), on_park="hold").released()) == []
     assert list(judged([head], Transient("no")).released()) == []
     assert list(judged([head], Sent()).released()) == [head]
 
@@ -258,19 +254,9 @@ def test_what_is_too_late_is_not_sent_unless_it_may_have_arrived() -> None:
 
 def test_what_is_behind_a_fault_of_its_key_waits_for_a_later_round() -> None:
     flawed, behind, other = delivery("d", "a", lane=1), delivery("d", "a", lane=1), delivery("d", "b", lane=1)
-    flaw = Flaw("too large")
+    flaw = "too large"
     outgoing = sort_out([flawed, behind, other], flaws={flawed.id: flaw})
     assert tuple(outgoing) == ([other], [], [behind], [(flawed, flaw)])
-    verdict = judge(outgoing, [Sent()], Policy(on_park="hold"), repeat(0.5), BREAKERS)
-    assert [(f.delivery, f.reason, f.delay, f.blocks) for f in verdict.failures] == [
-        (flawed, "too large", None, True)
-    ]
+    verdict = judge(outgoing, [Sent()], Policy(), repeat(0.5), BREAKERS)
+    assert [(f.delivery, f.reason, f.delay) for f in verdict.failures] == [(flawed, "too large", None)]
     assert verdict.left == [behind]
-
-
-def test_what_is_gone_holds_nobody_whatever_the_policy() -> None:
-    ghost = delivery("d", "a", head=True, deferred=True)
-    outgoing = sort_out([ghost], flaws={ghost.id: Flaw("gone", holds=False)})
-    verdict = judge(outgoing, [], Policy(on_park="hold"), repeat(0.5), BREAKERS)
-    assert [failure.blocks for failure in verdict.failures] == [False]
-    assert list(verdict.released()) == [ghost]
