@@ -28,12 +28,6 @@ async def observer(database: str) -> AsyncIterator[asyncpg.Connection]:
         yield connection
 
 
-@pytest.fixture
-async def operator(database: str) -> AsyncIterator[AsyncConnection]:
-    async with connect(Settings.model_validate({"database_url": database})) as connection:
-        yield connection
-
-
 async def write(
     observer: asyncpg.Connection,
     *keys: str | None,

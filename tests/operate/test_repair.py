@@ -46,12 +46,6 @@ async def hand(database: str) -> AsyncIterator[asyncpg.Connection]:
         yield connection
 
 
-@pytest.fixture
-async def operator(database: str) -> AsyncIterator[AsyncConnection]:
-    async with connect(Settings.model_validate({"database_url": database})) as connection:
-        yield connection
-
-
 async def write(hand: asyncpg.Connection, rows: int) -> list[int]:
     return [id_ for (id_,) in await hand.fetch(WRITE, rows)]
 

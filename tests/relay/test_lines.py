@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
+from typing import Literal
 
 import asyncpg
 import pytest
@@ -117,33 +118,19 @@ async def test_an_open_transaction_keeps_no_floor_from_what_is_behind_a_backlog(
 # Breakers end, and are bounded
 
 
-async def test_a_breaker_ends_when_the_only_delivery_is_skipped(
-    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate
+@pytest.mark.parametrize("scope", ["sink", "destination"])
+async def test_a_breaker_ends_when_nothing_is_left_to_send_there(
+    environment: dict[str, str],
+    connection: asyncpg.Connection,
+    gate: Gate,
+    scope: Literal["sink", "destination"],
 ) -> None:
-    gate.set(Fault(kind="unavailable", destination="down", scope="destination"))
     async with ByHand.made(environment) as relay:
         await relay.beat()
+        gate.set(Fault(kind="unavailable", scope=scope))
         (only,) = await write(connection, ["a"], destination="down")
         await relay.turn()
-        assert relay.open_breakers == {"down"}
-        await skip(environment, only)
-
-        async def has_ended() -> bool:
-            await relay.turn()
-            return not relay.open_breakers
-
-        await until(has_ended)
-
-
-async def test_the_sinks_breaker_ends_when_nothing_is_left(
-    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate
-) -> None:
-    async with ByHand.made(environment) as relay:
-        await relay.beat()
-        gate.set(Fault(kind="unavailable"))
-        (only,) = await write(connection, ["a"])
-        await relay.turn()
-        assert relay.open_breakers == {None}
+        assert relay.open_breakers == {None if scope == "sink" else "down"}
         await skip(environment, only)
 
         async def has_ended() -> bool:
