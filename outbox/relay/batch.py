@@ -7,13 +7,20 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from outbox.message import Delivery
-from outbox.relay.statements import IN_LINE, STOP, Snapshot
+from outbox.relay.statements import DUE_STOP, IN_LINE, STOP, Snapshot
 
 _FLAW = len(Delivery._fields)
-"""Where in a fetched row its flaw is; then come the number of its walk, its branch, and the snapshot."""
-_BRANCH = _FLAW + 2
-_SNAPSHOT = _FLAW + 3
+"""Where in a fetched row its flaw is; then come what it is to which walk, and the snapshot."""
+_WALK, _BRANCH, _DUE, _SNAPSHOT = range(_FLAW + 1, _FLAW + 5)
 _SIZE = Delivery._fields.index("size")
+
+_DUE_ROWS, _LEAST_DUE_ROWS = 8_192, 64
+"""How many rows that are due all walks of a fetch look at, and each at least: many may be held, or not of its
+line."""
+
+
+Due = tuple[int | None, int]
+"""A place among what waited for its time: microseconds since 1970 (None: before all time), and an id."""
 
 
 class Walk(NamedTuple):
@@ -26,6 +33,8 @@ class Walk(NamedTuple):
     """Nothing with an id up to here is left to find in it."""
     most: int
     """At most so many deliveries."""
+    due: Due | None = None
+    """After which to look at what waited for its time; None: from the beginning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,21 +61,22 @@ class Request:
 
     def values(self, sink: str) -> tuple[Any, ...]:
         """Returns the parameters of the statement `FETCH`."""
-        lanes, lines, floors, most = (
-            map(list, zip(*self.walks, strict=True)) if self.walks else ([], [], [], [])
-        )
+        due = [walk.due or (None, None) for walk in self.walks]
         return (
             sink,
-            lanes,
-            lines,
-            floors,
-            most,
+            [walk.lane for walk in self.walks],
+            [walk.line for walk in self.walks],
+            [walk.floor for walk in self.walks],
+            [walk.most for walk in self.walks],
             self.rows,
             self.budget,
             list(self.apart),
             self.generation,
             self.depth,
             self.deferred,
+            [after for after, _ in due],
+            [id_ for _, id_ in due],
+            max(_LEAST_DUE_ROWS, _DUE_ROWS // max(1, len(self.walks))),
         )
 
 
@@ -84,6 +94,10 @@ class Fetched:
     """By id: why a delivery cannot be sent, found before anything of it was read."""
     stops: dict[int, int]
     """By walk: up to which id it looked, where more may be behind that."""
+    due_stops: dict[int, Due]
+    """By walk: up to where it looked at what waited for its time, where more may be behind that."""
+    share: int
+    """How many that waited for their time a walk could bring at most."""
     cut: bool
     """Whether it was cut by the number of rows or bytes, so that walks may have been left out."""
 
@@ -92,14 +106,17 @@ def fetched(records: Sequence[Any], request: Request) -> Fetched:
     """Returns what a fetch brought, from its rows."""
     snapshot = Snapshot(*records[0][_SNAPSHOT:])
     records = [record for record in records if record[0] is not None]
-    found = [record for record in records if record[_BRANCH] != STOP]
+    found = [record for record in records if record[_BRANCH] < STOP]
+    due_stops = [record for record in records if record[_BRANCH] == DUE_STOP]
     return Fetched(
         snapshot=snapshot,
         deliveries=[Delivery._make(record[:_FLAW]) for record in found],
-        numbers=[record[_FLAW + 1] for record in found],
+        numbers=[record[_WALK] for record in found],
         in_line=[record[_BRANCH] == IN_LINE for record in found],
         flaws={record[0]: record[_FLAW] for record in found if record[_FLAW] is not None},
-        stops={record[_FLAW + 1]: record[0] for record in records if record[_BRANCH] == STOP},
+        stops={record[_WALK]: record[0] for record in records if record[_BRANCH] == STOP},
+        due_stops={record[_WALK]: (record[_DUE], record[0]) for record in due_stops},
+        share=request.deferred,
         cut=len(records) >= request.rows or sum(record[_SIZE] for record in records) >= request.budget,
     )
 

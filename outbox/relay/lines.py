@@ -97,9 +97,15 @@ class Lines:
         self._down = sum(name in down or name in probes for name in self._own)
         for lane in lanes:
             lane.separate(self._own)
-        shared = [Walk(lane.number, None, lane.floor, self._most) for lane in lanes]
+        shared = [Walk(lane.number, None, lane.floor, self._most, lane.due.get(None)) for lane in lanes]
         own = [
-            Walk(lane.number, name, lane.own[name], PROBE_ROWS if name in probes else self._most)
+            Walk(
+                lane.number,
+                name,
+                lane.own[name],
+                PROBE_ROWS if name in probes else self._most,
+                lane.due.get(name),
+            )
             for lane in lanes
             for name in self._own
             if name not in down
@@ -128,6 +134,9 @@ class Lines:
         mine = {lane.number: lane for lane in lanes}
         again = _lowest(batch, left)
         went_on = False
+        for number, walk in _through_due(walks, batch):
+            if number not in again:
+                mine[walk.lane].go_on(walk.line, batch.due_stops.get(number))
         for number, reach in _reaches(walks, batch):
             walk = walks[number]
             moved = mine[walk.lane].advance(
@@ -177,7 +186,7 @@ def nothing_for(probed: Iterable[str | None], walks: Sequence[Walk], batch: Fetc
     """Yields what of the probed (a destination, or None for the sink) has nothing to send in this batch."""
     ended = _ended(walks, batch)
     for name in probed:
-        if not (batch.numbers or batch.stops) if name is None else name in ended:
+        if not _seen(batch) if name is None else name in ended:
             yield name
 
 
@@ -185,13 +194,18 @@ def _ended(walks: Sequence[Walk], batch: Fetched) -> Container[str | None]:
     """Returns the lines that were walked to their end and brought nothing."""
     walked = _last(walks, batch)
     left = {walk.line for walk in walks[walked:]}
-    left |= {walks[number].line for number in (*batch.numbers, *batch.stops)}
+    left |= {walks[number].line for number in _seen(batch)}
     return {walk.line for walk in walks} - left
 
 
 def _last(walks: Sequence[Walk], batch: Fetched) -> int:
     """Returns the number of the walk in which a batch was cut, of which something is left to see perhaps."""
-    return max((*batch.numbers, *batch.stops), default=0) if batch.cut else len(walks)
+    return max(_seen(batch), default=0) if batch.cut else len(walks)
+
+
+def _seen(batch: Fetched) -> set[int]:
+    """Returns the walks that brought something, or may if they go on."""
+    return {*batch.numbers, *batch.stops, *batch.due_stops}
 
 
 def _shared(walks: Sequence[Walk], batch: Fetched) -> Counter[str]:
@@ -231,6 +245,15 @@ def _reaches(walks: Sequence[Walk], batch: Fetched) -> Iterator[tuple[int, int]]
             yield number, batch.stops.get(number, _END)
         elif highest := _highest(batch, number):
             yield number, highest
+
+
+def _through_due(walks: Sequence[Walk], batch: Fetched) -> Iterator[tuple[int, Walk]]:
+    """Yields the walks that brought all they looked at of what waited for its time."""
+    in_line = zip(batch.numbers, batch.in_line, strict=True)
+    counts = Counter(number for number, is_so in in_line if not is_so)
+    for number, walk in enumerate(walks[: _last(walks, batch)]):
+        if counts[number] < min(walk.most, batch.share):
+            yield number, walk
 
 
 def _highest(batch: Fetched, walk: int) -> int:

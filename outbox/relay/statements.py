@@ -137,8 +137,17 @@ def _of_line(apart: str) -> str:
 _IN_LINE = _of_line("$8")
 
 
-DEFERRED, IN_LINE, STOP = range(3)
-"""What a fetched row is to its walk: it waited for its time, is in line, or says how far the walk went."""
+DEFERRED, IN_LINE, STOP, DUE_STOP = range(4)
+"""What a fetched row is to its walk: a delivery that waited for its time, or one in line; or no delivery, but
+how far the walk looked, in line or at what waited for its time."""
+
+_DUE = """{schema}outbox_queue q
+                 WHERE q.sink = $1 AND q.lane = walk.lane AND q.due_at <= now()
+                   AND (q.due_at, q.id) > (walk.due_at, walk.due_id)
+                 ORDER BY q.due_at, q.id"""
+_LINE = """{schema}outbox_queue q
+                 WHERE q.sink = $1 AND q.lane = walk.lane AND q.id > walk.floor
+                 ORDER BY q.id"""
 
 
 def _fetch(flaw: str, columns: Mapping[str, str]) -> str:
@@ -147,42 +156,42 @@ def _fetch(flaw: str, columns: Mapping[str, str]) -> str:
     FROM (SELECT {_columns(Snapshot._fields, _SNAPSHOT)} FROM pg_current_snapshot() AS now) AS snapshot
     LEFT JOIN LATERAL (
         SELECT {_columns(Delivery._fields, {**_QUEUED, **columns})},
-               CASE WHEN written.id IS NULL AND cut.branch <> {STOP} THEN '{GONE}'
+               CASE WHEN written.id IS NULL AND cut.branch < {STOP} THEN '{GONE}'
                     ELSE written.flaw END AS flaw,
-               cut.number - 1, cut.branch
+               cut.number - 1, cut.branch,
+               CASE WHEN cut.branch = {DUE_STOP} AND isfinite(cut.due_at)
+                    THEN (1000000 * extract(epoch FROM cut.due_at))::bigint END
         FROM (
             SELECT due.*, walk.number, sum(due.bytes) OVER (ROWS UNBOUNDED PRECEDING) AS running
-            FROM unnest($2::smallint[], $3::text[], $4::bigint[], $5::integer[])
-                WITH ORDINALITY AS asked (lane, line, floor, most, number)
+            FROM unnest($2::smallint[], $3::text[], $4::bigint[], $5::integer[], $12::bigint[], $13::bigint[])
+                WITH ORDINALITY AS asked (lane, line, floor, most, due_after, due_id, number)
             CROSS JOIN LATERAL (
                 SELECT asked.lane, asked.most, asked.number, hashtextextended(line, 0) AS destination_hash,
+                       coalesce('epoch'::timestamptz + due_after * interval '1 microsecond', '-infinity')
+                           AS due_at,
+                       coalesce(due_id, 0) AS due_id,
                        CASE WHEN snapshot.generation = $9 AND snapshot.last_id >= asked.floor
                            THEN asked.floor ELSE 0 END AS floor
             ) AS walk
             CROSS JOIN LATERAL (
-                (SELECT q.*, {DEFERRED} AS branch FROM {{schema}}outbox_queue q
-                 WHERE q.sink = $1 AND q.lane = walk.lane AND q.due_at <= now()
-                   AND (q.blocks OR q.id <= walk.floor) AND {_IN_LINE} AND NOT {_HELD}
+                (SELECT q.*, {DEFERRED} AS branch FROM (SELECT * FROM {_DUE} LIMIT $14) AS q
+                 WHERE (q.blocks OR q.id <= walk.floor) AND {_IN_LINE} AND NOT {_HELD}
                  ORDER BY q.due_at, q.id LIMIT least(walk.most, $11))
                 UNION ALL
-                (SELECT q.*, {IN_LINE} FROM (
-                     SELECT * FROM {{schema}}outbox_queue q
-                     WHERE q.sink = $1 AND q.lane = walk.lane AND q.id > walk.floor
-                     ORDER BY q.id LIMIT $10
-                 ) AS q
+                (SELECT q.*, {DUE_STOP} FROM {_DUE} OFFSET $14 - 1 LIMIT 1)
+                UNION ALL
+                (SELECT q.*, {IN_LINE} FROM (SELECT * FROM {_LINE} LIMIT $10) AS q
                  WHERE q.parked_at IS NULL AND (q.due_at IS NULL OR (q.due_at <= now() AND NOT q.blocks))
                    AND {_IN_LINE} AND NOT {_HELD}
                  ORDER BY q.id LIMIT walk.most)
                 UNION ALL
-                (SELECT q.*, {STOP} FROM {{schema}}outbox_queue q
-                 WHERE q.sink = $1 AND q.lane = walk.lane AND q.id > walk.floor
-                 ORDER BY q.id OFFSET $10 - 1 LIMIT 1)
+                (SELECT q.*, {STOP} FROM {_LINE} OFFSET $10 - 1 LIMIT 1)
             ) AS due
             LIMIT $6
         ) AS cut
         LEFT JOIN LATERAL (
             SELECT o.*, {flaw} AS flaw FROM {{schema}}outbox o
-            WHERE o.id = cut.id AND cut.branch <> {STOP} OFFSET 0
+            WHERE o.id = cut.id AND cut.branch < {STOP} OFFSET 0
         ) AS written ON true
         WHERE cut.running - cut.bytes < $7
     ) AS delivery ON true
@@ -197,8 +206,8 @@ a share; a scheduled one whose time comes before takes its place in line, behind
 delivery is held while an earlier one of its key blocks. Bytes are summed before any payload is read. Floors
 count only if nobody else has ended a hold since, since what waited for it is below them, and while ids rise.
 
-Of a line only so many rows of its lane are looked at. Where there may be more, a row that is no delivery
-(`STOP`) says how far that was.
+Of a line only so many rows of its lane are looked at, and only so many of what waited for its time. Where
+there may be more, a row that is no delivery (`STOP`, `DUE_STOP`) says how far that was.
 
 Of a delivery with a flaw, whose reason is given beside it, nothing of what was written is read.
 """

@@ -176,13 +176,13 @@ class Store:
             [result.partition for _, result in sent],
             [result.offset for _, result in sent],
             [result.receivers for _, result in sent],
-            *self._same(delivery for delivery, _ in sent),
         )
+        history, ids = self._same(delivery for delivery, _ in sent)
         try:
-            records = await self.run(DELIVER, *values)
+            records = await self.run(DELIVER, *values, history) if history else []
         except asyncpg.UniqueViolationError:
-            records = await self.run(DELIVER_AGAIN, *values)
-        count, oldest = records[0]
+            records = []
+        count, oldest = (records or await self.run(DELIVER_AGAIN, *values, history, ids))[0]
         return count, oldest or 0.0
 
     async def fail(self, positions: Sequence[Position], failures: Sequence[Failure]) -> set[int]:

@@ -108,6 +108,7 @@ def outbox(tables: MetaData) -> None:
             nullable=False,
             comment="Key group, 0 to 63: the unit that a relay owns.",
         ),
+        CheckConstraint("id > 0", name="id_positive"),
         CheckConstraint(f"octet_length(type) BETWEEN 1 AND {TYPE_BYTES}", name="type_length"),
         CheckConstraint("sink ~ '^[a-z_][a-z0-9_]{0,62}$'", name="sink_name"),
         CheckConstraint(

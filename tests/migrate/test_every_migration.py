@@ -28,6 +28,8 @@ FROZEN = {
     "versions/0003_sendable_before.py": "b792b1f41ef0655b20249d7a9f2378d3e8df665dacc73ce427bdc4205dc7675a",
     "versions/0004_walks.py": "60560fddec57f981e2ea98efe129de63e302de0126535cbb948a6507ef42345f",
     "versions/0005_inbox_by_age.py": "e84e2d75d0862dd4b41e8327f8c1d9026f027bb96344e5c005797a7dfc92d0da",
+    "versions/0006_positive_ids.py": "e5fb0ed11625dcf3fdef32809acad84cbda79884ff0b5dd8a11c5d9957f4d325",
+    "versions/0007_positive_before.py": "c2c80cd09a083ff247273440f0852e4baf4c160bdca5169be2a3057407db38e7",
     "huleedu/versions/0001_huleedu.py": "2e828c4c158858ab303b55dba75327052f594de14e0e04264e76db7f8f5bc848",
     "huleedu/versions/0002_page.py": "633740fff554015a23deb601f0862b45fb0c591e6c2d9bc125cb1dd16f308344",
 }

@@ -111,6 +111,16 @@ async def test_a_writer_cannot_choose_an_id(db: asyncpg.Connection) -> None:
         await written(db, id=7)
 
 
+async def test_an_id_that_no_walk_would_find_is_refused(db: asyncpg.Connection) -> None:
+    for id_ in (0, -1):
+        with pytest.raises(asyncpg.CheckViolationError, match='"outbox_id_positive"'):
+            await db.execute(
+                "INSERT INTO outbox (id, message_id, type, sink, destination) OVERRIDING SYSTEM VALUE"
+                " VALUES ($1, gen_random_uuid(), 't', 'kafka', 'd')",
+                id_,
+            )
+
+
 async def test_a_replay_is_another_row_and_itself_written_once(db: asyncpg.Connection) -> None:
     message_id, replay = uuid4(), uuid4()
     await written(db, message_id=message_id)
