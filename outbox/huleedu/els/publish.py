@@ -6,6 +6,7 @@ browser are two deliveries of one message, with one `message_id`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -42,6 +43,55 @@ NOTIFY_WITHIN = timedelta(seconds=60)
 ElsEvent = EssaySlotAssignedV1 | BatchContentProvisioningCompletedV1 | ExcessContentProvisionedV1
 
 
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """That an assignment was written to the outbox: ids, and no names."""
+
+    batch_id: str
+    essay_id: str
+    file_upload_id: str
+    channel: str | None
+    """The Redis channel of the batch's user; None: it has none, and only Kafka is told."""
+    message_id: UUID
+
+
+class Saying:
+    """What a transaction says, in order, until it is written."""
+
+    def __init__(self, notify_within: timedelta) -> None:
+        self._notify_within = notify_within
+        self._messages: list[Message] = []
+
+    def assigned(
+        self, event: EssaySlotAssignedV1, user_id: str | None, correlation_id: UUID, now: datetime
+    ) -> Publication:
+        """Tells Kafka for certain, and the user, if there is one, as long as that is worth anything."""
+        message_id, channel = new_id(), None if user_id is None else channel_of(user_id)
+        self._messages.append(event_message(SLOT_ASSIGNED, event, correlation_id, now, message_id))
+        if user_id is None:
+            WITHOUT_USER.inc()
+            _log.warning("els.no_user", batch_id=event.batch_id, essay_id=event.essay_id)
+        else:
+            body = notification(event, correlation_id, now, message_id)
+            self._messages.append(notification_message(user_id, body, now + self._notify_within))
+        return Publication(event.batch_id, event.essay_id, event.file_upload_id, channel, message_id)
+
+    def excess(self, event: ExcessContentProvisionedV1) -> None:
+        """Tells Kafka that the batch had no slot left for this content."""
+        self._event(EXCESS_CONTENT, event)
+
+    def completed(self, event: BatchContentProvisioningCompletedV1) -> None:
+        """Tells Kafka that the last slot of a batch is filled."""
+        self._event(PROVISIONING_COMPLETED, event)
+
+    def _event(self, topic: str, event: ElsEvent) -> None:
+        self._messages.append(event_message(topic, event, event.correlation_id, event.timestamp, new_id()))
+
+    async def write(self, session: Transaction) -> None:
+        """Writes all of it in the caller's transaction, in one statement."""
+        await write(session, *self._messages)
+
+
 async def publish_essay_slot_assigned(
     session: Transaction,
     event_data: EssaySlotAssignedV1,
@@ -56,33 +106,10 @@ async def publish_essay_slot_assigned(
     user = select(els_batches.c.user_id).where(els_batches.c.batch_id == event_data.batch_id)
     found = await session.execute(select(func.clock_timestamp(), user.scalar_subquery()))
     now, user_id = found.one()
-    message_id = new_id()
-    messages = [event_message(SLOT_ASSIGNED, event_data, correlation_id, now, message_id)]
-    if user_id is None:
-        WITHOUT_USER.inc()
-        _log.warning("els.no_user", batch_id=event_data.batch_id, essay_id=event_data.essay_id)
-    else:
-        body = notification(event_data, correlation_id, now, message_id)
-        messages.append(notification_message(user_id, body, now + notify_within))
-    await write(session, *messages)
-    return message_id
-
-
-async def publish_excess_content(session: Transaction, event_data: ExcessContentProvisionedV1) -> None:
-    """Tells Kafka that the batch had no slot left for this content."""
-    await _publish(session, EXCESS_CONTENT, event_data)
-
-
-async def publish_provisioning_completed(
-    session: Transaction, event_data: BatchContentProvisioningCompletedV1
-) -> None:
-    """Tells Kafka that the last slot of a batch is filled."""
-    await _publish(session, PROVISIONING_COMPLETED, event_data)
-
-
-async def _publish(session: Transaction, topic: str, event_data: ElsEvent) -> None:
-    written_at, correlation_id = event_data.timestamp, event_data.correlation_id
-    await write(session, event_message(topic, event_data, correlation_id, written_at, new_id()))
+    saying = Saying(notify_within)
+    published = saying.assigned(event_data, user_id, correlation_id, now)
+    await saying.write(session)
+    return published.message_id
 
 
 def event_message(

@@ -1,16 +1,19 @@
-"""ELS's few statements, each in the caller's transaction."""
+"""ELS's few statements, each in the caller's transaction, and each for any number of batches at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import and_, case, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import any_, bindparam, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.types import Text
 
+from outbox.huleedu.els.board import Board, Slot
 from outbox.huleedu.events import BatchEssaysRegistered, EssayContentProvisionedV1, EssayProcessingInputRefV1
 from outbox.huleedu.schema import els_batches as batches
 from outbox.huleedu.schema import els_contents as contents
@@ -18,6 +21,11 @@ from outbox.huleedu.schema import els_slots as slots
 
 Transaction = AsyncSession | AsyncConnection
 """What the caller has begun and will commit."""
+
+Place = tuple[str, int]
+"""A slot: its batch, and its index."""
+Upload = tuple[str, str]
+"""A batch, and an upload to it."""
 
 
 class Batch(NamedTuple):
@@ -32,48 +40,117 @@ class Batch(NamedTuple):
     """Null: content came first."""
 
 
-class Slot(NamedTuple):
-    """A slot that has content."""
-
-    essay_id: str
-    slot_index: int
-    assigned_at: datetime
-
-
 _BATCH = [batches.c[name] for name in Batch._fields]
-_SLOT = [slots.c[name] for name in Slot._fields]
 
+_MAKE = text(
+    "INSERT INTO els_batches (batch_id) SELECT * FROM unnest(CAST(:names AS text[])) AS name ORDER BY name"
+    " ON CONFLICT DO NOTHING"
+)
+_LOCK = (
+    select(*_BATCH)
+    .where(batches.c.batch_id == any_(bindparam("names", type_=ARRAY(Text))))
+    .order_by(batches.c.batch_id)
+    .with_for_update()
+)
 
-async def lock_batch(session: Transaction, batch_id: str) -> Batch:
-    """Returns the batch, locked until the transaction ends; makes its row if it is not there."""
-    locked = select(*_BATCH).where(batches.c.batch_id == batch_id).with_for_update()
-    found = (await session.execute(locked)).one_or_none()
-    if found is None:
-        await session.execute(insert(batches).on_conflict_do_nothing(), {"batch_id": batch_id})
-        found = (await session.execute(locked)).one()
-    return Batch(*found)
-
-
-async def add_slots(session: Transaction, registration: BatchEssaysRegistered, correlation_id: UUID) -> Batch:
-    """Makes a locked batch a registered one, with a free slot for each essay; returns it as it is then."""
-    batch_id = registration.entity_id
-    essays = [
-        {"batch_id": batch_id, "slot_index": index, "essay_id": essay_id}
-        for index, essay_id in enumerate(registration.essay_ids)
-    ]
-    await session.execute(insert(slots), essays)
-    registered = await session.execute(
-        update(batches)
-        .where(batches.c.batch_id == batch_id)
-        .values(
-            user_id=registration.user_id,
-            course_code=registration.course_code,
-            correlation_id=correlation_id,
-            registered_at=func.clock_timestamp(),
-        )
-        .returning(*_BATCH)
+# Each part by an index of its own. Of the free ones: as many as may be taken and one, which tells the last.
+_BOARD = text("""
+    WITH given AS MATERIALIZED (
+        SELECT * FROM unnest(CAST(:batches AS text[]), CAST(:uploads AS text[]), CAST(:texts AS text[]))
+            AS given (batch_id, file_upload_id, text_storage_id)
+    ), wanted AS (
+        SELECT batch_id, count(*) + 1 AS number FROM given GROUP BY batch_id
     )
-    return Batch(*registered.one())
+    SELECT batch_id, slot_index, essay_id, els_slots.file_upload_id, els_slots.text_storage_id
+    FROM given JOIN els_slots USING (batch_id, file_upload_id)
+    UNION
+    SELECT batch_id, slot_index, essay_id, els_slots.file_upload_id, els_slots.text_storage_id
+    FROM given JOIN els_slots USING (batch_id, text_storage_id)
+    UNION ALL
+    SELECT free.* FROM wanted CROSS JOIN LATERAL (
+        SELECT batch_id, slot_index, essay_id, file_upload_id, text_storage_id
+        FROM els_slots
+        WHERE els_slots.batch_id = wanted.batch_id AND state = 'free'
+        ORDER BY slot_index
+        LIMIT wanted.number
+    ) AS free
+""")
+
+_FILL = text("""
+    UPDATE els_slots SET
+        state = 'assigned',
+        file_upload_id = given.file_upload_id,
+        text_storage_id = given.text_storage_id,
+        original_file_name = given.name,
+        assigned_at = clock_timestamp()
+    FROM unnest(
+        CAST(:batches AS text[]), CAST(:indexes AS integer[]),
+        CAST(:uploads AS text[]), CAST(:texts AS text[]), CAST(:names AS text[])
+    ) AS given (batch_id, slot_index, file_upload_id, text_storage_id, name)
+    WHERE els_slots.batch_id = given.batch_id AND els_slots.slot_index = given.slot_index
+    RETURNING els_slots.batch_id, els_slots.slot_index, els_slots.assigned_at
+""")
+
+
+async def lock_batches(session: Transaction, batch_ids: Iterable[str]) -> Mapping[str, Batch]:
+    """Returns these batches, locked until the transaction ends; makes the rows of those that have none.
+
+    Both in sorted order, rows before locks, so that two transactions never wait for each other.
+    """
+    names = {"names": list(set(batch_ids))}
+    await session.execute(_MAKE, names)
+    found = await session.execute(_LOCK, names)
+    return {row.batch_id: Batch(*row) for row in found}
+
+
+async def add_slots(
+    session: Transaction, registrations: Sequence[tuple[BatchEssaysRegistered, UUID]]
+) -> Mapping[str, Batch]:
+    """Makes locked batches registered ones, with a free slot for each essay; returns them as they are then.
+
+    With each registration comes its correlation id.
+    """
+    essays = [
+        {"batch_id": each.entity_id, "slot_index": index, "essay_id": essay_id}
+        for each, _ in registrations
+        for index, essay_id in enumerate(each.essay_ids)
+    ]
+    await session.execute(_ADD_SLOTS, _columns(essays))
+    said = [
+        {
+            "batch_id": each.entity_id,
+            "user_id": each.user_id,
+            "course_code": each.course_code,
+            "correlation_id": str(correlation_id),
+        }
+        for each, correlation_id in registrations
+    ]
+    registered = await session.execute(_REGISTER, _columns(said))
+    return {row.batch_id: Batch(*row) for row in registered}
+
+
+_ADD_SLOTS = text(
+    "INSERT INTO els_slots (batch_id, slot_index, essay_id) SELECT * FROM unnest("
+    "CAST(:batch_id AS text[]), CAST(:slot_index AS integer[]), CAST(:essay_id AS text[]))"
+)
+_REGISTER = text("""
+    UPDATE els_batches SET
+        user_id = given.user_id,
+        course_code = given.course_code,
+        correlation_id = given.correlation_id,
+        registered_at = clock_timestamp()
+    FROM unnest(
+        CAST(:batch_id AS text[]), CAST(:user_id AS text[]),
+        CAST(:course_code AS text[]), CAST(:correlation_id AS uuid[])
+    ) AS given (batch_id, user_id, course_code, correlation_id)
+    WHERE els_batches.batch_id = given.batch_id
+    RETURNING els_batches.batch_id, els_batches.user_id, els_batches.course_code,
+        els_batches.correlation_id, els_batches.registered_at
+""")
+
+
+def _columns(rows: Sequence[Mapping[str, object]]) -> dict[str, list[object]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 async def set_user(session: Transaction, batch_id: str, user_id: str) -> None:
@@ -89,85 +166,89 @@ async def essay_ids(session: Transaction, batch_id: str) -> Sequence[str]:
     return found.scalars().all()
 
 
-async def slot_of(session: Transaction, content: EssayContentProvisionedV1) -> Slot | None:
-    """Returns the slot that this upload has, else one that this text has; None if neither has one."""
-    same_upload = slots.c.file_upload_id == content.file_upload_id
-    same_text = slots.c.text_storage_id == content.text_storage_id
-    found = await session.execute(
-        select(*_SLOT)
-        .where(slots.c.batch_id == content.entity_id, or_(same_upload, same_text))
-        .order_by(case((same_upload, 0), else_=1))
-        .limit(1)
-    )
-    slot = found.one_or_none()
-    return None if slot is None else Slot(*slot)
+async def board(session: Transaction, given: Sequence[EssayContentProvisionedV1]) -> Board:
+    """Returns the slots that these contents of locked batches have or may get."""
+    columns = {
+        "batches": [each.entity_id for each in given],
+        "uploads": [each.file_upload_id for each in given],
+        "texts": [each.text_storage_id for each in given],
+    }
+    return Board(Slot(*row) for row in await session.execute(_BOARD, columns))
 
 
-async def take_lowest_free(
-    session: Transaction, content: EssayContentProvisionedV1
-) -> tuple[Slot, bool] | None:
-    """Gives the content the lowest free slot of its locked batch; None if there was none.
-
-    Returns the slot, and True if it was the last free one.
-    """
-    free = and_(slots.c.batch_id == content.entity_id, slots.c.state == "free")
-    lowest = select(func.min(slots.c.slot_index)).where(free).scalar_subquery()
-    # RETURNING sees the table as it was before the update.
-    were_free = select(func.count()).where(free).scalar_subquery()
-    taken = await session.execute(
-        update(slots)
-        .where(slots.c.batch_id == content.entity_id, slots.c.slot_index == lowest)
-        .values(
-            state="assigned",
-            file_upload_id=content.file_upload_id,
-            text_storage_id=content.text_storage_id,
-            original_file_name=content.original_file_name,
-            assigned_at=func.clock_timestamp(),
-        )
-        .returning(*_SLOT, were_free)
-    )
-    row = taken.one_or_none()
-    return None if row is None else (Slot(*row[:-1]), row[-1] == 1)
+async def fill(
+    session: Transaction, taken: Sequence[tuple[Slot, EssayContentProvisionedV1]]
+) -> Mapping[Place, datetime]:
+    """Records which content has which slot; returns since when."""
+    columns = {
+        "batches": [slot.batch_id for slot, _ in taken],
+        "indexes": [slot.slot_index for slot, _ in taken],
+        "uploads": [content.file_upload_id for _, content in taken],
+        "texts": [content.text_storage_id for _, content in taken],
+        "names": [content.original_file_name for _, content in taken],
+    }
+    filled = await session.execute(_FILL, columns)
+    return {(row.batch_id, row.slot_index): row.assigned_at for row in filled}
 
 
 async def complete(
-    session: Transaction, batch_id: str, completed_at: datetime
-) -> tuple[EssayProcessingInputRefV1, ...]:
-    """Records that every slot of the batch is filled; returns the essays, in the order of their slots."""
-    await session.execute(
-        update(batches).where(batches.c.batch_id == batch_id).values(completed_at=completed_at)
-    )
+    session: Transaction, completed: Mapping[str, datetime]
+) -> Mapping[str, tuple[EssayProcessingInputRefV1, ...]]:
+    """Records since when every slot of these batches is filled.
+
+    Returns their essays, in the order of their slots.
+    """
+    await session.execute(_COMPLETE, {"names": list(completed), "moments": list(completed.values())})
     found = await session.execute(
-        select(slots.c.essay_id, slots.c.text_storage_id)
-        .where(slots.c.batch_id == batch_id)
-        .order_by(slots.c.slot_index)
+        select(slots.c.batch_id, slots.c.essay_id, slots.c.text_storage_id)
+        .where(slots.c.batch_id.in_(completed))
+        .order_by(slots.c.batch_id, slots.c.slot_index)
     )
-    return tuple(EssayProcessingInputRefV1(essay_id=each, text_storage_id=text) for each, text in found)
+    essays: dict[str, list[EssayProcessingInputRefV1]] = defaultdict(list)
+    for batch_id, essay_id, text_id in found:
+        essays[batch_id].append(EssayProcessingInputRefV1(essay_id=essay_id, text_storage_id=text_id))
+    return {batch_id: tuple(each) for batch_id, each in essays.items()}
 
 
-async def keep(session: Transaction, content: EssayContentProvisionedV1, state: str) -> datetime | None:
-    """Keeps content without a slot, as `waiting` or `excess`; returns when, None if it was kept before."""
-    kept = await session.execute(
-        insert(contents)
-        .values(
-            batch_id=content.entity_id,
-            file_upload_id=content.file_upload_id,
-            text_storage_id=content.text_storage_id,
-            state=state,
-            event=content.model_dump(mode="json"),
-        )
-        .on_conflict_do_nothing()
-        .returning(contents.c.received_at)
-    )
-    moment: datetime | None = kept.scalar_one_or_none()
-    return moment
+_COMPLETE = text("""
+    UPDATE els_batches SET completed_at = given.moment
+    FROM unnest(CAST(:names AS text[]), CAST(:moments AS timestamptz[])) AS given (name, moment)
+    WHERE batch_id = given.name
+""")
 
 
-async def take_waiting(session: Transaction, batch_id: str) -> list[EssayContentProvisionedV1]:
-    """Returns the content that waits for a batch, in the order in which it came; it waits no longer."""
+async def keep(
+    session: Transaction, given: Sequence[EssayContentProvisionedV1], state: str
+) -> dict[Upload, datetime]:
+    """Keeps contents without a slot, as `waiting` or `excess`; returns since when, of those that are new."""
+    columns = {
+        "state": state,
+        "batches": [each.entity_id for each in given],
+        "uploads": [each.file_upload_id for each in given],
+        "texts": [each.text_storage_id for each in given],
+        "events": [each.model_dump_json() for each in given],
+    }
+    kept = await session.execute(_KEEP, columns)
+    return {(row.batch_id, row.file_upload_id): row.received_at for row in kept}
+
+
+_KEEP = text("""
+    INSERT INTO els_contents (batch_id, file_upload_id, text_storage_id, state, event)
+    SELECT batch_id, file_upload_id, text_storage_id, :state, event::jsonb
+    FROM unnest(
+        CAST(:batches AS text[]), CAST(:uploads AS text[]), CAST(:texts AS text[]), CAST(:events AS text[])
+    ) WITH ORDINALITY AS given (batch_id, file_upload_id, text_storage_id, event, position)
+    ORDER BY position
+    ON CONFLICT DO NOTHING
+    RETURNING batch_id, file_upload_id, received_at
+""")
+
+
+async def take_waiting(session: Transaction, batch_ids: Iterable[str]) -> list[EssayContentProvisionedV1]:
+    """Returns the content that waits for these batches, in the order in which it came; it waits no longer."""
     taken = await session.execute(
         contents.delete()
-        .where(contents.c.batch_id == batch_id, contents.c.state == "waiting")
+        .where(contents.c.batch_id.in_(batch_ids), contents.c.state == "waiting")
         .returning(contents.c.id, contents.c.event)
     )
     return [EssayContentProvisionedV1.model_validate(event) for _, event in sorted(map(tuple, taken))]

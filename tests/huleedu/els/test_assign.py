@@ -16,6 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from outbox.huleedu.els import Assigned, Excess, SlotOutcome, Waiting, assign_slot, register_batch
+from outbox.huleedu.els.assign import Given, Registration, assign_slots, register_batches
 from outbox.huleedu.els.metrics import REGISTRY
 from outbox.huleedu.errors import Unacceptable
 from outbox.huleedu.events import (
@@ -226,6 +227,61 @@ async def test_whatever_comes_in_whatever_order_slots_fill_from_below_and_are_to
         assert len(set(values)) == len(values)
     completed = [each for each in await written(engine, PROVISIONING_COMPLETED) if each.key == batch_id]
     assert len(completed) == (len(told) == 3)
+
+
+@given(
+    uploads=st.lists(
+        st.tuples(st.integers(0, 1), st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12
+    ),
+    early=st.integers(0, 12),
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_many_in_one_transaction_end_as_one_by_one(
+    engine: AsyncEngine, uploads: list[tuple[int, int, int]], early: int
+) -> None:
+    ends = []
+    for at_once in (1, len(uploads)):
+        run = uuid4().hex
+        contents = [
+            content(upload, f"{run}-{number}", text_storage_id=f"text-{text}")
+            for number, upload, text in uploads
+        ]
+        outcomes = await assign_sets(engine, contents[:early], at_once)
+        async with engine.begin() as connection:
+            both = [Registration(registration(f"{run}-{number}"), uuid4()) for number in range(2)]
+            await register_batches(connection, both)
+        outcomes += await assign_sets(engine, contents[early:], at_once)
+        told = [each for each in await written(engine) if run in each.body["data"]["batch_id"]]
+        said = [
+            (each.key, each.destination, each.body["data"].get("file_upload_id"))
+            for each in sorted(told, key=lambda each: each.body["data"]["batch_id"])
+        ]
+        ends.append(str([outcomes, said]).replace(run, "run"))
+    assert ends[0] == ends[1]
+
+
+async def assign_sets(
+    engine: AsyncEngine, contents: list[EssayContentProvisionedV1], at_once: int
+) -> list[SlotOutcome]:
+    outcomes = []
+    for first in range(0, len(contents), at_once):
+        async with engine.begin() as connection:
+            some = [Given(each) for each in contents[first : first + at_once]]
+            outcomes += [done.outcome for done in await assign_slots(connection, some)]
+    return outcomes
+
+
+async def test_two_sets_of_the_same_batches_never_wait_for_each_other(engine: AsyncEngine) -> None:
+    names = [f"batch-{number}" for number in range(40)]
+
+    async def work(order: list[str], number: int) -> None:
+        async with engine.begin() as connection:
+            await assign_slots(connection, [Given(content(number, name)) for name in order])
+
+    for number in range(0, 20, 2):
+        await asyncio.gather(work(names, number), work(names[::-1], number + 1))
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SELECT count(*) FROM els_contents")) == 20 * len(names)
 
 
 async def test_an_assignment_takes_less_than_50_ms(engine: AsyncEngine) -> None:
