@@ -22,6 +22,7 @@ from outbox.huleedu.gateway.session import SocketSession
 SECRET = "a secret of at least thirty-two bytes"
 UNLIMITED = {"messages_per_second": 1e9, "messages_burst": 10**9}
 RESYNC = {"event": "resync_required"}
+NOT_RECOVERED = {**RESYNC, "recovered": False}
 
 
 def settings(**changed: Any) -> GatewaySettings:
@@ -56,15 +57,17 @@ def client(
     bearer: str | None = None,
     *,
     last_message_id: str | None = None,
+    heartbeat: float | None = None,
     origin: str | None = None,
     **options: Any,
 ) -> connect:
     """A connection to the gateway (or its port), to be awaited or entered."""
     port = gateway if isinstance(gateway, int) else gateway.port
-    query = f"?last_message_id={last_message_id}" if last_message_id else ""
+    asked = {"last_message_id": last_message_id, "heartbeat": heartbeat}
+    query = "&".join(f"{name}={value}" for name, value in asked.items() if value is not None)
     headers = {"Authorization": f"Bearer {bearer}"} if bearer is not None else {}
     return connect(
-        f"ws://127.0.0.1:{port}/ws{query}",
+        f"ws://127.0.0.1:{port}/ws?{query}",
         additional_headers=headers,
         origin=None if origin is None else Origin(origin),
         compression=None,
@@ -107,6 +110,13 @@ async def receive(socket: ClientConnection, deadline: float = 5.0) -> dict[str, 
 async def numbers(socket: ClientConnection, count: int) -> list[int]:
     """The numbers of the next messages."""
     return [(await receive(socket))["n"] for _ in range(count)]
+
+
+async def recovered(socket: ClientConnection) -> int:
+    """The first message of a socket that resumed: how many follow that were missed."""
+    first = await receive(socket)
+    assert first["recovered"], first
+    return int(first["missed"])
 
 
 async def closing(socket: ClientConnection, deadline: float = 5.0) -> tuple[int | None, str]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Close(NamedTuple):
-    """What the close frame says; the reason is for people."""
+    """What the close frame says. The reason is for people; that of 4401 is one of five words, for clients."""
 
     code: int
     reason: str
@@ -19,8 +19,10 @@ OVERLOADED = Close(1013, "overloaded, try again later")
 NO_UPDATES = Close(1013, "live updates are not available, try again later")
 NO_KEYS = Close(1013, "tokens cannot be checked now, try again later")
 TOO_SLOW = Close(1013, "too slow")
-NO_TOKEN = Close(4401, "no token")
-REFUSED = Close(4401, "token refused")
-EXPIRED = Close(4401, "token expired")
+EXPIRED = Close(4401, "expired")
+EARLY = Close(4401, "early")
+SIGNATURE = Close(4401, "signature")
+CLAIMS = Close(4401, "claims")
+REVOKED = Close(4401, "revoked")
 UNANSWERED = Close(4408, "pings were not answered")
 TOO_MANY = Close(4429, "too many connections")

@@ -17,6 +17,7 @@ from outbox.huleedu.gateway.closing import NO_UPDATES
 from outbox.huleedu.gateway.limits import TokenBucket
 from outbox.huleedu.gateway.settings import GatewaySettings
 from outbox.huleedu.gateway.subscriptions import Subscriptions
+from outbox.redis_server import RedisServer
 
 _log = structlog.get_logger(__name__)
 
@@ -29,12 +30,14 @@ class Hub:
     a browser that knows can ask elsewhere.
     """
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, server: RedisServer) -> None:
         self._settings = settings
         self._audiences: dict[str, Audience] = {}
         self._patience: asyncio.TimerHandle | None = None
         self._interrupted = False
-        self.subscriptions = Subscriptions(settings, self)
+        self.subscriptions = Subscriptions(settings, server, self)
+        self.revoked: asyncio.Queue[str] = asyncio.Queue()
+        """Users who have sockets here, and whose tokens may have been revoked."""
 
     async def join(self, user: str, listener: Listener) -> None:
         """Adds a socket; when this returns, every message published from now on reaches it.
@@ -75,6 +78,11 @@ class Hub:
             # A text frame cannot carry it.
             _log.warning("message.not_text", bytes=len(data))
             audience.fold()
+
+    def hear_of_revocation(self, user: str) -> None:
+        """Takes note that tokens of a user may have been revoked."""
+        if channel_of(user) in self._audiences:
+            self.revoked.put_nowait(user)
 
     def redis_came(self) -> None:
         """Takes note that subscriptions are in force; after an interruption each socket is owed a resync."""

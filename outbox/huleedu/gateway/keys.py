@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -18,14 +18,14 @@ _log = structlog.get_logger(__name__)
 
 
 class KeysUnavailable(Exception):
-    """The keys were never fetched yet, so nothing can be said of a token."""
+    """The keys could not be fetched now, so nothing can be said of a token."""
 
 
 class JwksKeys:
     """The keys at a URL or in a file, by key id.
 
-    They are fetched again when they are old (by `run`), and when a token names one that is not
-    there, but then at most once per cooldown. While they cannot be fetched the last ones count.
+    They are fetched again when they are old (by `run`), and when a token is not signed by the one it names,
+    but then at most once per cooldown. While they cannot be fetched the last ones count.
     """
 
     def __init__(self, source: str, settings: GatewaySettings) -> None:
@@ -33,7 +33,7 @@ class JwksKeys:
         self._max_age = settings.jwks_max_age_seconds
         self._cooldown = settings.jwks_cooldown_seconds
         self._keys: Mapping[str | None, jwt.PyJWK] = {}
-        self._asked = float("-inf")
+        self._asked = self._fetched = float("-inf")
         self._fetching = asyncio.Lock()
 
     @property
@@ -47,33 +47,35 @@ class JwksKeys:
             fetched = await self._refresh()
             await asyncio.sleep(self._max_age if fetched else self._cooldown)
 
-    async def find(self, key_id: str | None) -> jwt.PyJWK:
-        """Returns the key with this id; without an id, the only key there is. Raises as `Keys.find` does."""
-        if self._pick(key_id) is None:
-            await self._refresh()
-        if not self._keys:
-            raise KeysUnavailable
-        if (key := self._pick(key_id)) is None:
-            raise jwt.InvalidTokenError("Unknown key")
-        return key
-
-    def _pick(self, key_id: str | None) -> jwt.PyJWK | None:
+    def known(self, key_id: str | None) -> Sequence[jwt.PyJWK]:
+        """Returns the key with this id; without an id, the only key there is."""
         if key_id is None and len(self._keys) == 1:
-            return next(iter(self._keys.values()))
-        return self._keys.get(key_id) if isinstance(key_id, str) else None
+            return list(self._keys.values())
+        key = self._keys.get(key_id) if isinstance(key_id, str) else None
+        return [key] if key else []
+
+    async def fresh(self, key_id: str | None) -> Sequence[jwt.PyJWK]:
+        """Returns what `known` does, from keys fetched now. Raises `KeysUnavailable` if none could be."""
+        if not await self._refresh():
+            raise KeysUnavailable
+        return self.known(key_id)
 
     async def _refresh(self) -> bool:
-        """Fetches the keys unless that was tried within the cooldown; returns whether it did not fail."""
+        """Fetches the keys, unless that was tried within the cooldown; returns whether it was done."""
         clock = asyncio.get_running_loop().time
+        called = clock()
         async with self._fetching:
-            if clock() - self._asked < self._cooldown:
+            if self._fetched >= called:
                 return True
+            if clock() - self._asked < self._cooldown:
+                return False
             self._asked = clock()
             try:
                 self._keys = _signing_keys(await self._fetch())
             except (OSError, httpx.HTTPError, ValueError, jwt.PyJWTError) as error:
                 _log.warning("jwks.not_fetched", reason=describe(error))
                 return False
+            self._fetched = clock()
             _log.info("jwks.fetched", keys=len(self._keys))
             return True
 

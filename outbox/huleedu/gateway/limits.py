@@ -1,10 +1,6 @@
-"""How much is allowed: a rate, and a number of connections. Pure: the caller brings the time."""
+"""How much is allowed: a rate. Pure: the caller brings the time."""
 
 from __future__ import annotations
-
-from collections import Counter
-
-from outbox.huleedu.gateway.closing import OVERLOADED, TOO_MANY, Close
 
 
 class TokenBucket:
@@ -26,31 +22,3 @@ class TokenBucket:
             return False
         self._level -= 1
         return True
-
-
-class Capacity:
-    """Counts the open sockets, in all and of each user."""
-
-    def __init__(self, total: int, per_user: int) -> None:
-        self._total = total
-        self._per_user = per_user
-        self._open = 0
-        self._open_of: Counter[str] = Counter()
-
-    def refusal(self, user: str) -> Close | None:
-        """Returns why this user may not open one more socket; None if the user may."""
-        if self._open >= self._total:
-            return OVERLOADED
-        return TOO_MANY if self._open_of[user] >= self._per_user else None
-
-    def take(self, user: str) -> None:
-        """Counts one more open socket of this user."""
-        self._open += 1
-        self._open_of[user] += 1
-
-    def give_back(self, user: str) -> None:
-        """Takes note that one of this user's sockets is gone."""
-        self._open -= 1
-        self._open_of[user] -= 1
-        if not self._open_of[user]:
-            del self._open_of[user]

@@ -21,6 +21,12 @@ CLOSED = Counter(
 REFUSED = Counter(
     "websocket_refused_total", "Sockets closed with this code right away.", ["code"], registry=REGISTRY
 )
+RENEWALS = Counter(
+    "websocket_renewals_total",
+    "Tokens brought on an open socket: accepted, or why not.",
+    ["outcome"],
+    registry=REGISTRY,
+)
 RECEIVED = Counter("websocket_received_total", "Messages that Redis delivered.", registry=REGISTRY)
 SENT = Counter("websocket_sent_total", "Messages written to sockets.", registry=REGISTRY)
 CAUGHT_UP = Counter(

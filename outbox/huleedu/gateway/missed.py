@@ -1,4 +1,9 @@
-"""What a browser missed: read from the capped stream that the outbox's Redis sink keeps for each user."""
+"""What a browser missed: read from the capped stream that the outbox's Redis sink keeps for each user.
+
+What a log says can be believed only for the history that it belongs to. A failover, or a restart, may lose
+the end of a log: then the log goes on as if nothing had been there. So a client is told what it missed
+only if the message it saw last was appended to the history that Redis has now.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 
 from outbox.huleedu.channels import channel_of, stream_of
-from outbox.huleedu.gateway.settings import GatewaySettings
+from outbox.huleedu.gateway.history import HISTORY, History, replication_of
 
-_PAGE = 64
-_Page = Sequence[tuple[bytes, Mapping[bytes, bytes]]]
+_Log = Sequence[tuple[bytes, Mapping[bytes, bytes]]]
 
 
 class Missed(NamedTuple):
@@ -28,42 +32,43 @@ class Missed(NamedTuple):
 class RecentMessages:
     """The capped streams of all users; an entry has the fields `message_id` and `data`."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
-        self._timeout = settings.redis_timeout_seconds
-        pool = BlockingConnectionPool.from_url(
-            settings.redis_url.get_secret_value(),
-            client_name="websocket-gateway-missed",
-            max_connections=8,
-            timeout=self._timeout,
-            socket_timeout=self._timeout,
-            socket_connect_timeout=self._timeout,
-        )
-        self._redis = Redis.from_pool(pool)
+    def __init__(self, redis: Redis, timeout: float) -> None:
+        self._redis = redis
+        self._timeout = timeout
 
     async def since(self, user: str, message_id: str) -> Missed | None:
-        """Returns what came after `message_id`, or None when that is not in the stream any more.
+        """Returns what came after `message_id`, or None when that cannot be known any more.
 
-        Read backwards, because most reconnects missed little. Raises RedisError, OSError or
-        TimeoutError while Redis cannot be reached.
+        Raises RedisError, OSError or TimeoutError while Redis cannot be reached, LookupError or ValueError
+        where something else stands in the log.
         """
-        newer: list[tuple[str, str]] = []
-        known: set[str] = set()
-        stream, found, end = stream_of(channel_of(user)), False, "+"
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.info("replication")
+        pipe.get(HISTORY)
+        pipe.xrange(stream_of(channel_of(user)))
         async with asyncio.timeout(self._timeout):
-            while not found and (page := cast("_Page", await self._redis.xrevrange(stream, end, "-", _PAGE))):
-                for _, fields in page:
-                    name, text = _entry(fields)
-                    known.add(name)
-                    found = found or name == message_id
-                    if not found:
-                        newer.append((name, text))
-                end = f"({page[-1][0].decode()}"
-        # A sink that was not sure repeats a message: the first time counts.
-        return Missed(list(dict(reversed(newer)).values()), known) if found else None
+            info, noted, entries = await pipe.execute()
+        history = History.read(noted)
+        if history is None or history.replication != replication_of(info):
+            return None
+        return _after(message_id, cast("_Log", entries), history.began)
 
-    async def close(self) -> None:
-        """Disconnects from Redis."""
-        await self._redis.aclose()
+
+def _after(message_id: str, entries: _Log, began: int) -> Missed | None:
+    names = [fields[b"message_id"].decode() for _, fields in entries]
+    if message_id not in names:
+        return None
+    # A sink that was not sure repeats messages, perhaps only some: what follows the first copy counts.
+    first = names.index(message_id)
+    appended = int(entries[first][0].partition(b"-")[0])
+    before = set(names[: first + 1])
+    # Ids rise with time. Behind a newer one stands a repeat, whose first copy was trimmed.
+    if appended < began or max(before) > message_id:
+        return None
+    rest = zip(names[first:], entries[first:], strict=True)
+    newer = [(name, fields[b"data"].decode()) for name, (_, fields) in rest if name not in before]
+    # A dict keeps the place of the first of several.
+    return Missed(list(dict(newer).values()), set(names))
 
 
 def id_of(text: str) -> str | None:
@@ -74,7 +79,3 @@ def id_of(text: str) -> str | None:
         return None
     name = document.get("message_id") if isinstance(document, dict) else None
     return name if isinstance(name, str) else None
-
-
-def _entry(fields: Mapping[bytes, bytes]) -> tuple[str, str]:
-    return fields[b"message_id"].decode(), fields[b"data"].decode()

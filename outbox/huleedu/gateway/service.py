@@ -23,11 +23,11 @@ from outbox.huleedu.gateway.closing import GOING_AWAY, Close
 from outbox.huleedu.gateway.connection import Socket
 from outbox.huleedu.gateway.door import Door
 from outbox.huleedu.gateway.hub import Hub
-from outbox.huleedu.gateway.missed import RecentMessages
 from outbox.huleedu.gateway.session import SocketSession
 from outbox.huleedu.gateway.settings import GatewaySettings
 from outbox.huleedu.gateway.tokens import BEARER, Tokens
 from outbox.process import serve
+from outbox.redis_server import RedisServer
 from outbox.web.listen import bound
 from outbox.web.probes import ProbeAnswer, livez, metrics_of, readyz
 
@@ -40,12 +40,6 @@ _library_log = logging.getLogger("outbox.huleedu.gateway.websockets")
 _library_log.setLevel(logging.WARNING)
 
 
-_TROUBLE = {
-    "redis": "redis: it does not answer, so nobody hears what is published",
-    "keys": "keys: none is known yet, so no token can be checked",
-}
-
-
 class Gateway:
     """Serves `/ws`, and for machines `/livez`, `/readyz` and `/metrics`.
 
@@ -56,9 +50,13 @@ class Gateway:
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
         self._tokens = Tokens(settings)
-        self._hub = Hub(settings)
-        self._recent = RecentMessages(settings)
-        self._door = Door(settings, self._tokens, self._hub, self._recent)
+        server = RedisServer.of(
+            settings.redis_url.get_secret_value(),
+            protocol=2,
+            socket_connect_timeout=settings.redis_timeout_seconds,
+        )
+        self._hub = Hub(settings, server)
+        self._door = Door(settings, self._tokens, self._hub, server)
         self._work = asyncio.TaskGroup()
         self._tasks: list[asyncio.Task[None]] = []
         self._server: Server
@@ -80,6 +78,7 @@ class Gateway:
         self._tasks = [
             self._work.create_task(self._hub.subscriptions.run()),
             self._work.create_task(self._tokens.keys.run()),
+            self._work.create_task(self._door.run()),
         ]
         _log.info("service.started", host=self._settings.host, port=self.port)
         return self
@@ -89,7 +88,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await self._work.__aexit__(None, None, None)
-        await self._recent.close()
+        await self._door.close()
         _log.info("service.stopped")
 
     async def _listen(self) -> Server:
@@ -132,7 +131,11 @@ class Gateway:
 
     def _readiness(self) -> ProbeAnswer:
         checks = self._checks()
-        return readyz([_TROUBLE[name] for name, well in checks.items() if not well], **checks)
+        trouble = {
+            "redis": self._hub.subscriptions.trouble,
+            "keys": "none is known yet, so no token can be checked",
+        }
+        return readyz([f"{name}: {trouble[name]}" for name, well in checks.items() if not well], **checks)
 
     async def _receive(self, connection: ServerConnection, request: Request, response: Response) -> None:
         if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:

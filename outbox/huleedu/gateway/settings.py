@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from redis.asyncio.connection import parse_url
 
+from outbox.redis_server import RedisServer
 from outbox.settings import Delay, Port, Seconds, ServiceSettings, Words
 
 
@@ -30,29 +30,35 @@ class GatewaySettings(ServiceSettings):
     all. Programs that are no browsers send no Origin and may connect in any case."""
 
     redis_url: SecretStr
-    """`redis://[user:password@]host:port/db`, or `rediss://` for TLS. redis-py's options may follow,
-    as in `?ssl_ca_certs=/etc/ca.pem`."""
+    """`redis://[user:password@]host:port/db`, or `rediss://` for TLS; with Sentinels
+    `redis+sentinel://[user:password@]host:26379,host:26379/master/db`, or `rediss+sentinel://`. redis-py's
+    options may follow, as in `?ssl_ca_certs=/etc/ca.pem`, and `sentinel_username` and `sentinel_password`."""
     redis_timeout_seconds: Seconds = 5.0
     """Redis counts as gone when it does not answer for this long."""
     redis_ping_seconds: Seconds = 5.0
-    """The time between two looks whether it still answers."""
+    """The time between two looks whether what is published still arrives."""
+    redis_clock_leeway_seconds: Annotated[Delay, Field(le=300)] = 10.0
+    """How far the clocks of Redis servers may differ: for so long after a failover logs are not believed, and
+    who resumes is told to load the state."""
     redis_grace_seconds: Seconds = 3.0
     """When Redis stays away for longer, sockets are closed with 1013, so that browsers fall back."""
 
     jwt_secret: SecretStr | None = None
     """The secret of HS256 tokens, 32 bytes at least. Either this or `GATEWAY_JWKS`."""
+    jwt_secret_before: SecretStr | None = None
+    """While a secret is replaced: the one before it, whose tokens are still good."""
     jwks: str | None = None
     """The keys of RS256 and ES256 tokens: an `https://` URL, or a file. Each key's own type decides
     its algorithm."""
     jwks_max_age_seconds: Seconds = 600.0
     """Keys are fetched anew when they are older, so that a withdrawn key is forgotten."""
     jwks_cooldown_seconds: Seconds = 10.0
-    """An unknown key id makes the gateway fetch them at most this often."""
+    """A token that is not signed by a key that is known makes the gateway fetch them, at most this often."""
     jwt_audience: str = "huleedu-platform"
     """The `aud` that a token must have."""
     jwt_issuer: str = "huleedu-identity-service"
     """The `iss` that a token must have."""
-    jwt_leeway_seconds: Annotated[Delay, Field(le=300)] = 0.0
+    jwt_leeway_seconds: Annotated[Delay, Field(le=300)] = 10.0
     """How far the clocks of issuer and gateway may differ."""
 
     connections: int = Field(10_000, ge=1)
@@ -89,10 +95,10 @@ class GatewaySettings(ServiceSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_redis(cls, value: SecretStr) -> SecretStr:
-        parse_url(value.get_secret_value())
+        RedisServer.of(value.get_secret_value())
         return value
 
-    @field_validator("jwt_secret")
+    @field_validator("jwt_secret", "jwt_secret_before")
     @classmethod
     def _is_long_enough(cls, value: SecretStr | None) -> SecretStr | None:
         if value and len(value.get_secret_value().encode()) < 32:

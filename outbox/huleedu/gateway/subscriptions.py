@@ -3,7 +3,8 @@
 Commands go through a queue, so that whoever gives up waiting does not tear the connection down.
 To know that a command was carried out one waits at a *fence*, a PING with a number of its own:
 Redis answers a connection in order, so when its PONG is here, every subscription asked for before
-is in force, and every message published before is here too.
+is in force, and every message published before is here too. That things are still published where this
+connection leads shows a probe now and then: what the process publishes to itself must arrive.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import RedisError
 
 from outbox.errors import describe
+from outbox.huleedu.gateway.probe import ClusterRefused, Probe
+from outbox.huleedu.gateway.revoked import PREFIX as REVOKED
 from outbox.huleedu.gateway.settings import GatewaySettings
 from outbox.logs import Throttle
 from outbox.policy import Backoff
+from outbox.redis_server import RedisServer
 
 _log = structlog.get_logger(__name__)
 
 _RECONNECT = Backoff(first=0.1, longest=2.0)
+_SILENT = "it does not answer, so nobody hears what is published"
 
 
 class Unreachable(Exception):
@@ -37,6 +42,9 @@ class Hearer(Protocol):
     def hear(self, channel: str, data: bytes) -> None:
         """Takes a message that was published on a channel."""
 
+    def hear_of_revocation(self, user: str) -> None:
+        """Takes note that tokens of a user may have been revoked."""
+
     def redis_came(self) -> None:
         """Takes note that every subscription is in force, for the first time or again."""
 
@@ -47,21 +55,18 @@ class Hearer(Protocol):
 class Subscriptions:
     """Keeps `channels` subscribed. Only `run` touches the connection."""
 
-    def __init__(self, settings: GatewaySettings, hearer: Hearer) -> None:
+    def __init__(self, settings: GatewaySettings, server: RedisServer, hearer: Hearer) -> None:
         self.channels: set[str] = set()
         self.up = False
-        """Whether all of them are in force and Redis answers."""
+        """Whether all of them are in force, and what is published arrives."""
+        self.trouble = _SILENT
+        """Why not, while they are not."""
         self._hearer = hearer
         self._timeout = settings.redis_timeout_seconds
         self._interval = settings.redis_ping_seconds
-        self._pool = ConnectionPool.from_url(
-            settings.redis_url.get_secret_value(),
-            protocol=2,
-            client_name="websocket-gateway",
-            socket_connect_timeout=self._timeout,
-            # Silence is normal on this connection; the fences notice when it is not.
-            socket_timeout=None,
-        )
+        self._probe = Probe(server, settings.redis_clock_leeway_seconds)
+        # Silence is normal on this connection; the fences notice when it is not.
+        self._pool: ConnectionPool = server.pool(client_name="websocket-gateway", socket_timeout=None)
         self._commands: asyncio.Queue[tuple[str, ...]] | None = None
         self._fences: dict[bytes, asyncio.Future[None]] = {}
         self._numbers = itertools.count()
@@ -85,10 +90,29 @@ class Subscriptions:
         if self._commands is None:
             raise Unreachable
         number = str(next(self._numbers))
-        passed = self._fences[number.encode()] = asyncio.get_running_loop().create_future()
+        passed = self._expect(number)
         self._ask("PING", number)
+        await self._until(passed)
+
+    async def _prove(self) -> None:
+        """Waits for what this process publishes to itself. Raises as `fence` and `Probe.publish` do."""
+        number = f"probe {next(self._numbers)}"
+        passed = self._expect(number)
+        async with asyncio.timeout(self._timeout):
+            await self._probe.publish(number)
+        await self._until(passed)
+
+    def _expect(self, number: str) -> asyncio.Future[None]:
+        passed = self._fences[number.encode()] = asyncio.get_running_loop().create_future()
+        return passed
+
+    async def _until(self, passed: asyncio.Future[None]) -> None:
         async with asyncio.timeout(self._timeout):
             await passed
+
+    def _passed(self, number: bytes) -> None:
+        if (passed := self._fences.pop(number, None)) and not passed.done():
+            passed.set_result(None)
 
     async def run(self) -> None:
         """Keeps the connection to Redis, for ever."""
@@ -96,14 +120,18 @@ class Subscriptions:
         while True:
             try:
                 await self._serve()
-            except* (RedisError, OSError, TimeoutError, Unreachable) as problems:
-                if self._throttle.passes("redis.lost"):
-                    _log.warning("redis.lost", reason=describe(problems.exceptions[0]), was_up=self.up)
+            except* (RedisError, OSError, TimeoutError, Unreachable, ClusterRefused) as problems:
+                self._lost(problems.exceptions[0])
             failures = 1 if self.up else failures + 1
             if self.up:
                 self.up = False
                 self._hearer.redis_went()
             await asyncio.sleep(_RECONNECT.delay(failures, random.random()))  # noqa: S311
+
+    def _lost(self, problem: BaseException) -> None:
+        self.trouble = str(problem) if isinstance(problem, ClusterRefused) else _SILENT
+        if self._throttle.passes(("redis.lost", self.trouble)):
+            _log.warning("redis.lost", reason=describe(problem), was_up=self.up)
 
     async def _serve(self) -> None:
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
@@ -111,8 +139,8 @@ class Subscriptions:
             async with asyncio.timeout(self._timeout):
                 await connection.connect()  # type: ignore[no-untyped-call]
             self._commands = asyncio.Queue()
-            if self.channels:
-                self._ask("SUBSCRIBE", *self.channels)
+            self._ask("PSUBSCRIBE", f"{REVOKED}*")
+            self._ask("SUBSCRIBE", self._probe.channel, *self.channels)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._write(connection, self._commands))
                 tasks.create_task(self._read(connection))
@@ -132,18 +160,22 @@ class Subscriptions:
     async def _read(self, connection: AbstractConnection) -> None:
         while True:
             match await connection.read_response():
+                case [b"message", channel, data] if channel == self._probe.channel.encode():
+                    self._passed(data)
                 case [b"message", channel, data]:
                     self._hearer.hear(channel.decode(), data)
                     # Let the sockets write: a burst must not make all of them look slow.
                     await asyncio.sleep(0)
-                # While nothing is subscribed, Redis answers a PING with its bare argument.
+                case [b"pmessage", _, channel, _]:
+                    self._hearer.hear_of_revocation(channel.decode(errors="replace").removeprefix(REVOKED))
+                # Before anything is subscribed, Redis answers a PING with its bare argument.
                 case [b"pong", number] | (bytes() as number):
-                    if (passed := self._fences.pop(number, None)) and not passed.done():
-                        passed.set_result(None)
+                    self._passed(number)
 
     async def _watch(self) -> None:
         while True:
             await self.fence()
+            await self._prove()
             if not self.up:
                 self.up = True
                 _log.info("redis.subscribed", channels=len(self.channels))

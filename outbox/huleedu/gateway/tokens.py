@@ -6,19 +6,32 @@ only the algorithm that belongs to the type of the key.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 import jwt
+from jwt.exceptions import InvalidSubjectError
+from pydantic import SecretStr
 from websockets.datastructures import MultipleValuesError
 from websockets.http11 import Request
 
+from outbox.huleedu.gateway.closing import CLAIMS, EARLY, EXPIRED, SIGNATURE, Close
 from outbox.huleedu.gateway.keys import JwksKeys
 from outbox.huleedu.gateway.settings import GatewaySettings
 
 Key = bytes | jwt.PyJWK
+
+_NOT_BY_THIS_KEY = (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError, jwt.InvalidKeyError)
+_CLAIMS = (
+    jwt.InvalidAudienceError,
+    jwt.InvalidIssuedAtError,
+    jwt.InvalidIssuerError,
+    InvalidSubjectError,
+    jwt.MissingRequiredClaimError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +41,8 @@ class Identity:
     user: str
     expires_at: int
     """Seconds since the epoch."""
+    issued_at: float
+    """Seconds since the epoch; 0 where the token does not say."""
 
 
 class Keys(Protocol):
@@ -40,27 +55,31 @@ class Keys(Protocol):
     async def run(self) -> None:
         """Keeps the keys fresh, for ever."""
 
-    async def find(self, key_id: str | None) -> Key:
-        """Returns the key that a token names by this id.
+    def known(self, key_id: str | None) -> Sequence[Key]:
+        """Returns the keys that are known for what a token calls its key."""
 
-        Raises `jwt.InvalidTokenError` where there is none, `KeysUnavailable` where none is known yet.
-        """
+    async def fresh(self, key_id: str | None) -> Sequence[Key]:
+        """Returns them from keys fetched now. Raises `KeysUnavailable` if none could be."""
 
 
-class SecretKey:
-    """One secret that issuer and gateway share."""
+class Secrets:
+    """The secret that issuer and gateway share, and perhaps the one before it."""
 
     ready = True
 
-    def __init__(self, secret: str) -> None:
-        self._secret = secret.encode()
+    def __init__(self, *secrets: SecretStr | None) -> None:
+        self._secrets = [secret.get_secret_value().encode() for secret in secrets if secret]
 
     async def run(self) -> None:
         """Returns at once: a secret is always fresh."""
 
-    async def find(self, _key_id: str | None) -> bytes:
-        """Returns the secret, whatever the token calls it."""
-        return self._secret
+    def known(self, _key_id: str | None) -> Sequence[bytes]:
+        """Returns all secrets, whatever the token calls its own."""
+        return self._secrets
+
+    async def fresh(self, _key_id: str | None) -> Sequence[bytes]:
+        """Returns none: there are no others."""
+        return ()
 
 
 class Tokens:
@@ -71,8 +90,9 @@ class Tokens:
         self._algorithms: Sequence[str]
         if settings.jwks:
             self.keys, self._algorithms = JwksKeys(settings.jwks, settings), ("RS256", "ES256")
-        elif settings.jwt_secret:
-            self.keys, self._algorithms = SecretKey(settings.jwt_secret.get_secret_value()), ("HS256",)
+        else:
+            secrets = Secrets(settings.jwt_secret, settings.jwt_secret_before)
+            self.keys, self._algorithms = secrets, ("HS256",)
         self._expected: dict[str, Any] = {
             "audience": settings.jwt_audience,
             "issuer": settings.jwt_issuer,
@@ -83,15 +103,37 @@ class Tokens:
     async def identify(self, token: str) -> Identity:
         """Returns who the bearer of a token is.
 
-        Raises `jwt.PyJWTError` for a token that is not good, and what `Keys.find` raises.
+        Raises `jwt.PyJWTError` for a token that is not good, and what `Keys.fresh` raises: one is refused
+        for its signature only by keys that were fetched after it came, since a key may be replaced.
         """
-        key = await self.keys.find(jwt.get_unverified_header(token).get("kid"))
-        claims = jwt.decode(token, key, self._algorithms, **self._expected)
+        key_id = jwt.get_unverified_header(token).get("kid")
+        claims = self._claims(token, self.keys.known(key_id))
+        if claims is None:
+            claims = self._claims(token, await self.keys.fresh(key_id))
+        if claims is None:
+            raise jwt.InvalidSignatureError("Not signed by any key")
         user = claims["sub"]
         # It becomes the name of a channel and stands in logs.
         if not user.isprintable() or not 0 < len(user) <= 255:
-            raise jwt.InvalidTokenError("Subject must be 1 to 255 printable characters")
-        return Identity(user, int(claims["exp"]))
+            raise InvalidSubjectError("Subject must be 1 to 255 printable characters")
+        return Identity(user, int(claims["exp"]), float(claims.get("iat", 0)))
+
+    def _claims(self, token: str, keys: Sequence[Key]) -> dict[str, Any] | None:
+        for key in keys:
+            with contextlib.suppress(*_NOT_BY_THIS_KEY):
+                return jwt.decode(token, key, self._algorithms, **self._expected)
+        return None
+
+
+def refusal_of(error: jwt.PyJWTError) -> Close:
+    """Returns how a socket is closed whose token is not good for this reason."""
+    match error:
+        case jwt.ExpiredSignatureError():
+            return EXPIRED
+        case jwt.ImmatureSignatureError():
+            return EARLY
+        case _:
+            return CLAIMS if isinstance(error, _CLAIMS) else SIGNATURE
 
 
 def find_token(request: Request) -> str | None:
@@ -105,7 +147,7 @@ def find_token(request: Request) -> str | None:
     offered = ",".join(request.headers.get_all("Sec-WebSocket-Protocol")).split(",")
     if len(offered) == 2 and offered[0].strip() == BEARER:
         return offered[1].strip()
-    return query(request, "token")
+    return query(request, "token") or None
 
 
 BEARER = "bearer"
@@ -113,5 +155,5 @@ BEARER = "bearer"
 
 
 def query(request: Request, name: str) -> str | None:
-    """Returns a parameter of the request's query; None where it is missing or empty."""
-    return parse_qs(request.path.partition("?")[2]).get(name, [None])[0]
+    """Returns a parameter of the request's query; None where it is missing."""
+    return parse_qs(request.path.partition("?")[2], keep_blank_values=True).get(name, [None])[0]
