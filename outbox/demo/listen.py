@@ -154,6 +154,8 @@ class _RedisListener:
                     behind = False
 
     def _hear(self, channel: str, notice: dict[str, Any]) -> None:
+        if "message_id" not in notice:  # A note that something was given up, which the outbox tells too.
+            return
         message_id = UUID(notice["message_id"])
         if message_id in self._from_log:
             self._from_log.remove(message_id)

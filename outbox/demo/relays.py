@@ -28,6 +28,7 @@ _ALWAYS = {
     "OUTBOX_HTTP_PORT": "0",
     "OUTBOX_SHUTDOWN_GRACE_SECONDS": "5",
     "OUTBOX_REDIS_STREAM": "true",
+    "OUTBOX_REDIS_GAP_NOTE": '{"event":"resync_required"}',
     # What comes all at once after an outage must still be there when the listener reads it.
     "OUTBOX_REDIS_STREAM_MAX_LENGTH": "10000",
 }

@@ -19,8 +19,6 @@ from sqlalchemy import (
     FromClause,
     Select,
     and_,
-    delete,
-    false,
     func,
     literal,
     select,
@@ -29,10 +27,12 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from outbox.operate.integrity import run
 from outbox.operate.state import STATE, Selection, pending
+from outbox.operate.statements import SKIP
 from outbox.schema import table
 
 _BATCH = 1_000
@@ -90,6 +90,8 @@ async def retry(connection: AsyncConnection, selection: Selection) -> Done:
 
 async def skip(connection: AsyncConnection, selection: Selection) -> Done:
     """Gives deliveries up: they leave the queue with a receipt that says `skipped`, and their keys go on.
+
+    Where the sink has a note for it, the readers of their destinations are told.
 
     What a relay has on its way at that moment may arrive all the same.
     """
@@ -178,14 +180,7 @@ async def _retry(connection: AsyncConnection, rows: Rows) -> Done:
 
 
 async def _skip(connection: AsyncConnection, rows: Rows) -> Done:
-    queue, receipts = table("outbox_queue"), table("outbox_receipts")
-    gone = delete(queue).where(rows.among(queue)).returning(*queue.c).cte("gone")
-    given_up = select(gone.c.id, literal("skipped"), gone.c.attempts)
-    recorded = insert(receipts).from_select(["id", "outcome", "attempts"], given_up).on_conflict_do_nothing()
-    summed = select(
-        func.coalesce(func.bool_or(gone.c.blocks), false()), func.count().filter(gone.c.uncertain)
-    )
-    ended, uncertain = (await connection.execute(summed.add_cte(recorded.cte("recorded")))).one()
+    ended, uncertain = tuple((await run(connection, SKIP, *rows)).one())
     if ended:
         await _tell_owners(connection, rows.sink)
     return Done(len(rows.ids), uncertain=uncertain)

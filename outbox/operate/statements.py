@@ -1,8 +1,22 @@
-"""The SQL of `repair`: what does not fit together in a stretch of a table, and how it is mended."""
+"""The SQL of `skip` and `repair`: what is amiss in a stretch of a table, and how it is mended."""
 
 from __future__ import annotations
 
 from outbox.schema.integrity import DONE, HIGHEST_ID, QUEUED, WRITTEN
+from outbox.schema.notes import note_gaps
+
+SKIP = f"""
+    WITH gone AS (
+        DELETE FROM {{schema}}outbox_queue q WHERE q.sink = $1 AND q.lane = $2 AND q.id = ANY ($3::bigint[])
+        RETURNING q.sink, q.id, q.attempts, q.blocks, q.uncertain
+    ), receipts AS (
+        INSERT INTO {{schema}}outbox_receipts (id, outcome, attempts)
+        SELECT id, 'skipped', attempts FROM gone
+        ON CONFLICT DO NOTHING
+    ), noted AS ({note_gaps("gone")}
+    )
+    SELECT coalesce(bool_or(blocks), false), count(*) FILTER (WHERE uncertain) FROM gone
+"""
 
 LOCK = "LOCK TABLE {schema}outbox_amiss IN SHARE ROW EXCLUSIVE MODE"
 
@@ -47,11 +61,18 @@ QUEUE_LOST = f"""
 """
 
 SKIP_LOST = f"""
-    INSERT INTO {{schema}}outbox_receipts (id, outcome, attempts)
-    SELECT id, 'skipped', 0 FROM {{schema}}outbox AS place
-    WHERE id > $1 AND id <= $2 AND NOT {DONE} AND NOT {QUEUED}
-    ON CONFLICT DO NOTHING
-    RETURNING id
+    WITH place AS MATERIALIZED (
+        SELECT sink, lane, id FROM {{schema}}outbox WHERE id > $1 AND id <= $2
+    ), lost AS MATERIALIZED (
+        SELECT sink, id FROM place WHERE NOT {DONE} AND NOT {QUEUED}
+    ), skipped AS (
+        INSERT INTO {{schema}}outbox_receipts (id, outcome, attempts)
+        SELECT id, 'skipped', 0 FROM lost
+        ON CONFLICT DO NOTHING
+        RETURNING id
+    ), noted AS ({note_gaps("lost")}
+    )
+    SELECT id FROM skipped
 """
 
 _JUDGED = """

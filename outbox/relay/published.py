@@ -19,12 +19,13 @@ from outbox.schema import in_schema
 from outbox.settings import Settings
 
 PUBLISH = """
-    INSERT INTO {schema}outbox_sinks (sink, stuck_after, on_park, holds_ended)
-    VALUES ($1, $2, $3, (1000000 * extract(epoch FROM clock_timestamp()))::bigint)
+    INSERT INTO {schema}outbox_sinks (sink, stuck_after, on_park, gap_note, holds_ended)
+    VALUES ($1, $2, $3, $4, (1000000 * extract(epoch FROM clock_timestamp()))::bigint)
     ON CONFLICT (sink) DO UPDATE
-    SET stuck_after = excluded.stuck_after, on_park = excluded.on_park,
+    SET stuck_after = excluded.stuck_after, on_park = excluded.on_park, gap_note = excluded.gap_note,
         updated_at = clock_timestamp(), holds_ended = outbox_sinks.holds_ended + 1
-    WHERE (outbox_sinks.stuck_after, outbox_sinks.on_park) <> (excluded.stuck_after, excluded.on_park) AND $4
+    WHERE (outbox_sinks.stuck_after, outbox_sinks.on_park, outbox_sinks.gap_note)
+        IS DISTINCT FROM (excluded.stuck_after, excluded.on_park, excluded.gap_note) AND $5
 """
 """What the view needs of a sink's settings. Where its row was deleted, its counter is what it never was."""
 
@@ -42,7 +43,7 @@ FOLLOW = f"""
 """Held keys follow the park policy when it changes."""
 
 IN_FORCE = """
-    SELECT stuck_after, on_park,
+    SELECT stuck_after, on_park, gap_note,
            ARRAY(SELECT name FROM {schema}outbox_relays
                  WHERE relay_id <> $2 AND expires_at > clock_timestamp() AND $1 = ANY (sinks)
                  ORDER BY started_at) AS others
@@ -103,7 +104,11 @@ class Published:
 
     def _of(self, sink: str) -> dict[str, Any]:
         own = self._settings.sink(sink)
-        return {"stuck_after": timedelta(seconds=own.stuck_after_seconds), "on_park": own.on_park}
+        return {
+            "stuck_after": timedelta(seconds=own.stuck_after_seconds),
+            "on_park": own.on_park,
+            "gap_note": own.gap_note,
+        }
 
     def _statement(self, statement: str) -> str:
         return in_schema(statement, self._settings.database_schema)

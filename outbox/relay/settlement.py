@@ -1,11 +1,13 @@
 """The SQL that settles a batch: delivered, failed, uncertain, too late.
 
-Fenced by (owner, epoch) but for delivered marks, and all of it within the history of the fetch.
+Fenced by (owner, epoch) but for delivered marks, and all of it within the history of the fetch. What is given
+up leaves a note of the gap; what is delivered costs nothing for it.
 """
 
 from __future__ import annotations
 
 from outbox.relay.statements import GONE, HISTORY
+from outbox.schema.notes import note_gaps
 
 
 def _same(history: str, message_id: str) -> str:
@@ -76,22 +78,27 @@ _FENCE = """
         FOR SHARE OF l
     )"""
 
-FAIL = f"""{_FENCE}
-    UPDATE {{schema}}outbox_queue q
-    SET attempts = least(q.attempts + failed.counted, 32767),
-        last_error = failed.reason,
-        due_at = least(clock_timestamp() + failed.delay * interval '1 second', failed.expires_at),
-        parked_at = CASE WHEN failed.delay IS NULL THEN clock_timestamp() END,
-        blocks = failed.delay IS NOT NULL OR failed.reason <> '{GONE}' AND EXISTS (
-            SELECT FROM {{schema}}outbox_sinks s WHERE s.sink = $1 AND s.on_park = 'hold'),
-        uncertain = failed.uncertain
-    FROM unnest($5::smallint[], $6::bigint[], $7::integer[], $8::text[], $9::double precision[],
-                $10::timestamptz[], $11::boolean[], $13::uuid[])
-        AS failed (lane, id, counted, reason, delay, expires_at, uncertain, message_id)
-    JOIN fence ON fence.lane = failed.lane
-    WHERE q.sink = $1 AND q.lane = failed.lane AND q.id = failed.id
-      AND {_same("$12::text", "failed.message_id")}
-    RETURNING q.id
+FAIL = f"""{_FENCE}, recorded AS (
+        UPDATE {{schema}}outbox_queue q
+        SET attempts = least(q.attempts + failed.counted, 32767),
+            last_error = failed.reason,
+            due_at = least(clock_timestamp() + failed.delay * interval '1 second', failed.expires_at),
+            parked_at = CASE WHEN failed.delay IS NULL THEN clock_timestamp() END,
+            blocks = failed.delay IS NOT NULL OR failed.reason <> '{GONE}' AND EXISTS (
+                SELECT FROM {{schema}}outbox_sinks s WHERE s.sink = $1 AND s.on_park = 'hold'),
+            uncertain = failed.uncertain
+        FROM unnest($5::smallint[], $6::bigint[], $7::integer[], $8::text[], $9::double precision[],
+                    $10::timestamptz[], $11::boolean[], $13::uuid[])
+            AS failed (lane, id, counted, reason, delay, expires_at, uncertain, message_id)
+        JOIN fence ON fence.lane = failed.lane
+        WHERE q.sink = $1 AND q.lane = failed.lane AND q.id = failed.id
+          AND {_same("$12::text", "failed.message_id")}
+        RETURNING q.sink, q.id, q.parked_at
+    ), lost AS (
+        SELECT sink, id FROM recorded WHERE parked_at IS NOT NULL
+    ), noted AS ({note_gaps("lost")}
+    )
+    SELECT id FROM recorded
 """
 """Record failures, where the lane is still ours; answers the ids it recorded.
 
@@ -111,11 +118,12 @@ EXPIRE = f"""{_FENCE}, gone AS (
         USING unnest($5::smallint[], $6::bigint[], $8::uuid[]) AS late (lane, id, message_id)
         JOIN fence ON fence.lane = late.lane
         WHERE q.sink = $1 AND q.lane = late.lane AND q.id = late.id AND {_same("$7::text", "late.message_id")}
-        RETURNING q.id, q.attempts
+        RETURNING q.sink, q.id, q.attempts
     ), receipts AS (
         INSERT INTO {{schema}}outbox_receipts (id, outcome, attempts)
         SELECT id, 'expired', attempts FROM gone
         ON CONFLICT DO NOTHING
+    ), noted AS ({note_gaps("gone")}
     )
     SELECT id FROM gone
 """

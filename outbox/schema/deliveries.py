@@ -31,6 +31,7 @@ from outbox.schema.limits import (
     PAYLOAD_BYTES,
     TYPE_BYTES,
 )
+from outbox.schema.notes import NOTE
 
 _KEY_HASH = "hashtextextended(coalesce(key, id::text), hashtextextended(destination, 0))"
 _RANGE = f"BETWEEN '{FIRST_TIME}' AND '{LAST_TIME}'"
@@ -132,6 +133,8 @@ def outbox(tables: MetaData) -> None:
             text("coalesce(replay_id, '00000000-0000-0000-0000-000000000000'::uuid)"),
             unique=True,
         ),
+        # Whether a note waits at a destination; messages cost it nothing but a look at their type.
+        Index("outbox_gap_note", "sink", "destination", "id", postgresql_where=text(f"type = '{NOTE}'")),
         comment="What was written: one row per delivery, append-only, deleted by prune only.",
     )
 

@@ -14,6 +14,9 @@ PARTS: tuple[Part, ...] = get_args(Part)
 # No `id`, so that nobody takes one that a relay has passed already; `created_at` is the database's.
 _WRITTEN = "message_id, type, sink, destination, key, payload, headers, available_at, expires_at"
 
+# Notes of what was given up.
+_NOTING = "INSERT (message_id, type, sink, destination, payload)"
+
 # By which a writer is told what stands where its row was not taken. PUBLIC may ask too, unless the owner
 # takes that away.
 _WRITTEN_ALIKE = "outbox_written_alike(uuid, text, text, text, text, bytea)"
@@ -37,7 +40,7 @@ RIGHTS: Mapping[Part, Mapping[str, str]] = {
     "writer": {"outbox": f"INSERT ({_WRITTEN})"},
     "relay": {
         **_READ,
-        "outbox": "SELECT, DELETE",
+        "outbox": f"SELECT, DELETE, {_NOTING}",
         "outbox_id_seq": "SELECT",
         "outbox_queue": "SELECT, UPDATE, DELETE",
         "outbox_receipts": "SELECT, INSERT, DELETE",
@@ -49,7 +52,7 @@ RIGHTS: Mapping[Part, Mapping[str, str]] = {
     },
     "operator": {
         **_READ,
-        "outbox": "SELECT",
+        "outbox": f"SELECT, {_NOTING}",
         "outbox_id_seq": "SELECT, UPDATE",
         "outbox_queue": "SELECT, INSERT, UPDATE, DELETE",
         "outbox_receipts": "SELECT, INSERT, DELETE",

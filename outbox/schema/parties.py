@@ -89,6 +89,13 @@ def sinks(tables: MetaData) -> None:
             comment="How often holds were ended by others than their lane's owner, who looks again "
             "from the beginning when it grows.",
         ),
+        Column(
+            "gap_note",
+            Text,
+            nullable=True,
+            comment="What is sent to a destination when a delivery to it expires, is skipped or parked; "
+            "null: nothing.",
+        ),
         CheckConstraint("on_park IN ('continue', 'hold')", name="on_park_known"),
         comment="What all relays and the view need to know of a sink; written by each relay when it starts.",
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
 
 from outbox.policy import Backoff, Policy
 from outbox.settings.environment import Section
@@ -25,6 +25,9 @@ class SinkSettings(Section):
     """The longest time between two probes of a sink or destination that is down."""
     on_park: Literal["continue", "hold"] = "continue"
     """Whether the key of a parked delivery goes on or waits for a person."""
+    gap_note: Annotated[str, StringConstraints(pattern=r"^[ -~]{1,10000}$")] | None = None
+    """What is sent to a destination when a delivery to it expired, was skipped or parked, so that its readers
+    know that they miss something: ASCII, which JSON can say everything in. Unset: nothing."""
     stuck_after_seconds: Seconds = 300.0
     """A delivery is stuck when it is this long past the time it was first due."""
     max_bytes: int = Field(1_000_000, ge=1, le=100_000_000)

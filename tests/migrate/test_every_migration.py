@@ -30,8 +30,11 @@ FROZEN = {
     "versions/0005_inbox_by_age.py": "e84e2d75d0862dd4b41e8327f8c1d9026f027bb96344e5c005797a7dfc92d0da",
     "versions/0006_positive_ids.py": "e5fb0ed11625dcf3fdef32809acad84cbda79884ff0b5dd8a11c5d9957f4d325",
     "versions/0007_positive_before.py": "c2c80cd09a083ff247273440f0852e4baf4c160bdca5169be2a3057407db38e7",
+    "versions/0008_gap_note.py": "94f9d047ce57a695296b765bb2a4a96ef98ae905b175720b09889a63b901be32",
+    "versions/0009_gap_notes.py": "da66b401cc29f471516656d4d8eca9acf48ff1e9d11324c3ba16e53b15e26cc6",
     "huleedu/versions/0001_huleedu.py": "2e828c4c158858ab303b55dba75327052f594de14e0e04264e76db7f8f5bc848",
     "huleedu/versions/0002_page.py": "633740fff554015a23deb601f0862b45fb0c591e6c2d9bc125cb1dd16f308344",
+    "huleedu/versions/0003_excess.py": "8f37af6ed8a2b1bda05d296b2d9171576c141b7fa0d1937daada9b8b68a52646",
 }
 """Each migration, by the SHA-256 of its file."""
 
