@@ -213,7 +213,7 @@ class _Teacher:
             {**row, "message_id": message_id, "assigned_at": now},
             [
                 event_message(SLOT_ASSIGNED, event, correlation_id, now, message_id),
-                notification_message(self.user_id, told, now + NOTIFY_WITHIN),
+                notification_message(SLOT_ASSIGNED, self.user_id, told, now + NOTIFY_WITHIN),
             ],
         )
 

@@ -20,6 +20,7 @@ from outbox.huleedu.events import (
     PROVISIONING_COMPLETED,
     SLOT_ASSIGNED,
     TOPICS,
+    ExcessNotification,
     SlotAssignedNotification,
     envelope_of,
 )
@@ -28,6 +29,7 @@ from outbox.huleedu.ras.answer import BatchStatus, Problem
 SCHEMAS = Path(__file__).with_name("schemas")
 
 NOTIFICATION = "redis.essay_slot_assigned"
+EXCESS_NOTIFICATION = "redis.essay_excess"
 BATCH_STATUS = "ras.batch_status"
 PROBLEM = "ras.problem"
 
@@ -48,6 +50,7 @@ def _enveloped(topic: str) -> Format:
 FORMATS: Mapping[str, Format] = {
     **{topic: _enveloped(topic) for topic in TOPICS},
     NOTIFICATION: Format(SlotAssignedNotification, "serialization"),
+    EXCESS_NOTIFICATION: Format(ExcessNotification, "serialization"),
     BATCH_STATUS: Format(BatchStatus, "serialization"),
     PROBLEM: Format(Problem, "serialization"),
 }

@@ -102,9 +102,19 @@ els_contents = Table(
     Column("event", JSONB, comment="All that was said of it.", nullable=False),
     _moment("received_at", "When it came.", nullable=False, server_default=_NOW),
     UniqueConstraint("batch_id", "file_upload_id"),
-    UniqueConstraint("batch_id", "text_storage_id"),
     CheckConstraint("state IN ('waiting', 'excess')", name="state_known"),
     comment="Content without a slot: that came before its batch, or found no slot left.",
+)
+
+els_duplicates = Table(
+    "els_duplicates",
+    metadata,
+    Column("batch_id", Text, ForeignKey(els_batches.c.batch_id), comment="The batch.", primary_key=True),
+    _id("file_upload_id", "The upload.", primary_key=True),
+    _moment(
+        "told_at", "When its user was told which slot has its text.", nullable=False, server_default=_NOW
+    ),
+    comment="Uploads of a text that had a slot already; each is told once.",
 )
 
 ras_batches = Table(
@@ -157,6 +167,17 @@ ras_assessments = _said_of_essay(
     Column("score", Double, comment="Its Bradley-Terry score.", nullable=True),
     _id("assignment_id", "The assignment that its batch was assessed for.", nullable=True),
     comment="What assessment results say of each essay, anchors left out.",
+)
+
+ras_excess = Table(
+    "ras_excess",
+    metadata,
+    _id("batch_id", "The batch; perhaps not registered yet.", primary_key=True),
+    _id("file_upload_id", "The upload.", primary_key=True),
+    Column("filename", Text, comment="As uploaded; null: no name.", nullable=True),
+    _id("text_storage_id", "Where its text is.", nullable=False),
+    _moment("said_at", "The time of the event that says so.", nullable=False),
+    comment="What excess events say: uploads that found no slot.",
 )
 
 page_batches = Table(

@@ -15,7 +15,7 @@ from uuid import UUID
 from outbox.huleedu.els import store
 from outbox.huleedu.els.board import Board, Slot
 from outbox.huleedu.els.publish import NOTIFY_WITHIN, Publication, Saying
-from outbox.huleedu.els.store import Batch, Place, Transaction, Upload
+from outbox.huleedu.els.store import Batch, Duplicate, Place, Transaction, Upload
 from outbox.huleedu.errors import Unacceptable
 from outbox.huleedu.events import (
     UNKNOWN,
@@ -37,6 +37,8 @@ class Assigned:
     slot_index: int
     first: bool
     """It got it now; else it had it before, and nothing was said again."""
+    duplicate_of: str | None = None
+    """The upload that got it, where this one has the same text; the user is told once which slot that is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,8 @@ async def assign_slot(
 ) -> SlotOutcome:
     """Gives the content the lowest free slot of its batch, and tells Kafka and the batch's user.
 
-    The same upload, or the same text, gets the same slot and no second message.
+    The same upload, or the same text, gets the same slot and no second event. The user of another upload with
+    the same text is told which slot that is, once.
     """
     (done,) = await assign_slots(session, [Given(content)], notify_within=notify_within)
     return done.outcome
@@ -182,6 +185,12 @@ class _Turn:
     last: bool = False
     """The slot was the last free one."""
 
+    @property
+    def duplicate_of(self) -> str | None:
+        """The upload that has the slot, where it is another one."""
+        upload = self.slot.file_upload_id if self.slot else None
+        return None if upload == self.content.file_upload_id else upload
+
 
 def _turn(board: Board, given: Given) -> _Turn:
     if had := board.slot_of(given.content):
@@ -196,17 +205,20 @@ class _Recorded:
 
     filled: Mapping[Place, datetime]
     refused: dict[Upload, datetime]
+    duplicates: dict[Upload, Duplicate]
     completed: Mapping[str, tuple[EssayProcessingInputRefV1, ...]]
 
 
 async def _record(session: Transaction, turns: Sequence[_Turn]) -> _Recorded:
     taken = [(turn.slot, turn.content) for turn in turns if turn.slot and turn.first]
     refused = [turn.content for turn in turns if turn.slot is None]
+    duplicates = [(turn.slot, turn.content) for turn in turns if turn.slot and turn.duplicate_of]
     filled = await store.fill(session, taken) if taken else {}
     full = {turn.slot.batch_id: filled[turn.slot[:2]] for turn in turns if turn.slot and turn.last}
     return _Recorded(
         filled,
         await store.keep(session, refused, "excess") if refused else {},
+        await store.keep_duplicates(session, duplicates) if duplicates else {},
         await store.complete(session, full) if full else {},
     )
 
@@ -214,9 +226,10 @@ async def _record(session: Transaction, turns: Sequence[_Turn]) -> _Recorded:
 def _tell(saying: Saying, batch: Batch, turn: _Turn, recorded: _Recorded) -> Done:
     with continued(turn.trace):
         if turn.slot is None:
-            return Done(_refuse(saying, turn.content, recorded))
-        outcome = Assigned(turn.slot.essay_id, turn.slot.slot_index, turn.first)
+            return Done(_refuse(saying, batch, turn.content, recorded))
+        outcome = Assigned(turn.slot.essay_id, turn.slot.slot_index, turn.first, turn.duplicate_of)
         if not turn.first:
+            _tell_duplicate(saying, batch, turn.content, turn.slot, recorded)
             return Done(outcome)
         moment = recorded.filled[turn.slot[:2]]
         published = saying.assigned(
@@ -225,6 +238,16 @@ def _tell(saying: Saying, batch: Batch, turn: _Turn, recorded: _Recorded) -> Don
         if turn.last:
             _complete(saying, batch, recorded.completed[batch.batch_id], moment)
         return Done(outcome, published)
+
+
+def _tell_duplicate(
+    saying: Saying, batch: Batch, content: EssayContentProvisionedV1, slot: Slot, recorded: _Recorded
+) -> None:
+    """Tells which slot has the text of this upload, if another upload got it there, once."""
+    found = recorded.duplicates.pop((content.entity_id, content.file_upload_id), None)
+    if found and slot.file_upload_id:
+        event = _event(content, slot, found.assigned_at)
+        saying.duplicate(event, slot.file_upload_id, batch.user_id, found.told_at)
 
 
 def _event(content: EssayContentProvisionedV1, slot: Slot, moment: datetime) -> EssaySlotAssignedV1:
@@ -258,7 +281,7 @@ def _complete(
     )
 
 
-def _refuse(saying: Saying, content: EssayContentProvisionedV1, recorded: _Recorded) -> Excess:
+def _refuse(saying: Saying, batch: Batch, content: EssayContentProvisionedV1, recorded: _Recorded) -> Excess:
     """Tells that the batch has no slot left for this content, once."""
     refused_at = recorded.refused.pop((content.entity_id, content.file_upload_id), None)
     if refused_at is None:
@@ -271,6 +294,7 @@ def _refuse(saying: Saying, content: EssayContentProvisionedV1, recorded: _Recor
             file_upload_id=content.file_upload_id,
             correlation_id=content.correlation_id,
             timestamp=refused_at,
-        )
+        ),
+        batch.user_id,
     )
     return Excess(first=True)

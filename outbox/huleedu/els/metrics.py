@@ -11,6 +11,6 @@ ProcessCollector(registry=REGISTRY)
 
 WITHOUT_USER = Counter(
     "els_assignments_without_user_total",
-    "Assignments that no browser is told of, because their batch has no user.",
+    "Assignments and excess content that no browser is told of, because their batch has no user.",
     registry=REGISTRY,
 )

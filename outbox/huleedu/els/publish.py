@@ -1,7 +1,7 @@
 """What ELS says, written to the outbox in the caller's transaction.
 
 `publish_essay_slot_assigned` is HuleEdu's dual publish: the event for Kafka and the notification for the
-browser are two deliveries of one message, with one `message_id`.
+browser are two deliveries of one message, with one `message_id`. Content without a slot is told so too.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from outbox.huleedu.events import (
     SLOT_ASSIGNED,
     UNKNOWN,
     BatchContentProvisioningCompletedV1,
+    DuplicateAssignmentData,
     EssaySlotAssignedV1,
     ExcessContentProvisionedV1,
+    ExcessData,
+    ExcessNotification,
     SlotAssignedNotification,
     SlotAssignmentData,
     envelope_of,
@@ -41,6 +44,9 @@ NOTIFY_WITHIN = timedelta(seconds=60)
 """A notification that is older is worthless: by then the browser has asked."""
 
 ElsEvent = EssaySlotAssignedV1 | BatchContentProvisioningCompletedV1 | ExcessContentProvisionedV1
+
+Told = SlotAssignedNotification | ExcessNotification
+"""What a browser hears."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,24 +74,37 @@ class Saying:
         """Tells Kafka for certain, and the user, if there is one, as long as that is worth anything."""
         message_id, channel = new_id(), None if user_id is None else channel_of(user_id)
         self._messages.append(event_message(SLOT_ASSIGNED, event, correlation_id, now, message_id))
-        if user_id is None:
-            WITHOUT_USER.inc()
-            _log.warning("els.no_user", batch_id=event.batch_id, essay_id=event.essay_id)
-        else:
-            body = notification(event, correlation_id, now, message_id)
-            self._messages.append(notification_message(user_id, body, now + self._notify_within))
+        self._notify(SLOT_ASSIGNED, notification(event, correlation_id, now, message_id), user_id)
         return Publication(event.batch_id, event.essay_id, event.file_upload_id, channel, message_id)
 
-    def excess(self, event: ExcessContentProvisionedV1) -> None:
-        """Tells Kafka that the batch had no slot left for this content."""
-        self._event(EXCESS_CONTENT, event)
+    def duplicate(
+        self, event: EssaySlotAssignedV1, duplicate_of: str, user_id: str | None, now: datetime
+    ) -> None:
+        """Tells the user alone that the text of an upload has the slot that another upload was given."""
+        body = notification(event, event.correlation_id, now, new_id(), duplicate_of)
+        self._notify(SLOT_ASSIGNED, body, user_id)
+
+    def excess(self, event: ExcessContentProvisionedV1, user_id: str | None) -> None:
+        """Tells Kafka and the user that the batch had no slot left for this content."""
+        message_id = self._event(EXCESS_CONTENT, event)
+        self._notify(EXCESS_CONTENT, excess_notification(event, event.timestamp, message_id), user_id)
 
     def completed(self, event: BatchContentProvisioningCompletedV1) -> None:
         """Tells Kafka that the last slot of a batch is filled."""
         self._event(PROVISIONING_COMPLETED, event)
 
-    def _event(self, topic: str, event: ElsEvent) -> None:
-        self._messages.append(event_message(topic, event, event.correlation_id, event.timestamp, new_id()))
+    def _event(self, topic: str, event: ElsEvent) -> UUID:
+        message_id = new_id()
+        self._messages.append(event_message(topic, event, event.correlation_id, event.timestamp, message_id))
+        return message_id
+
+    def _notify(self, topic: str, body: Told, user_id: str | None) -> None:
+        if user_id is None:
+            WITHOUT_USER.inc()
+            _log.warning("els.no_user", batch_id=body.data.batch_id, file_upload_id=body.data.file_upload_id)
+        else:
+            expires_at = body.timestamp + self._notify_within
+            self._messages.append(notification_message(topic, user_id, body, expires_at))
 
     async def write(self, session: Transaction) -> None:
         """Writes all of it in the caller's transaction, in one statement."""
@@ -129,30 +148,55 @@ def event_message(
 
 
 def notification(
-    event_data: EssaySlotAssignedV1, correlation_id: UUID, written_at: datetime, message_id: UUID
+    event_data: EssaySlotAssignedV1,
+    correlation_id: UUID,
+    written_at: datetime,
+    message_id: UUID,
+    duplicate_of: str | None = None,
 ) -> SlotAssignedNotification:
-    """Makes what the browser hears of an assignment."""
-    name = event_data.original_file_name
+    """Makes what the browser hears of an assignment, or of the upload `duplicate_of` which it repeats."""
+    data = SlotAssignmentData(
+        batch_id=event_data.batch_id,
+        essay_id=event_data.essay_id,
+        file_upload_id=event_data.file_upload_id,
+        filename=_known(event_data.original_file_name),
+        slot_index=event_data.slot_index,
+        text_storage_id=event_data.text_storage_id,
+        timestamp=event_data.timestamp,
+    )
+    if duplicate_of is not None:
+        data = DuplicateAssignmentData(**dict(data), duplicate_of=duplicate_of)
     return SlotAssignedNotification(
+        message_id=message_id, correlation_id=correlation_id, timestamp=written_at, data=data
+    )
+
+
+def excess_notification(
+    event_data: ExcessContentProvisionedV1, written_at: datetime, message_id: UUID
+) -> ExcessNotification:
+    """Makes what the browser hears of content that found no slot."""
+    return ExcessNotification(
         message_id=message_id,
-        correlation_id=correlation_id,
+        correlation_id=event_data.correlation_id,
         timestamp=written_at,
-        data=SlotAssignmentData(
+        data=ExcessData(
             batch_id=event_data.batch_id,
-            essay_id=event_data.essay_id,
             file_upload_id=event_data.file_upload_id,
-            filename=None if name == UNKNOWN else name,
-            slot_index=event_data.slot_index,
-            text_storage_id=event_data.text_storage_id,
+            filename=_known(event_data.original_file_name),
+            reason=event_data.reason,
             timestamp=event_data.timestamp,
         ),
     )
 
 
-def notification_message(user_id: str, body: SlotAssignedNotification, expires_at: datetime) -> Message:
+def _known(name: str) -> str | None:
+    return None if name == UNKNOWN else name
+
+
+def notification_message(topic: str, user_id: str, body: Told, expires_at: datetime) -> Message:
     """Makes the message for Redis that carries a notification. What one user is told keeps its order."""
     return Message(
-        type=SLOT_ASSIGNED,
+        type=topic,
         sink="redis",
         destination=channel_of(user_id),
         key=user_id,

@@ -62,6 +62,8 @@ class Els(Service):
                 return "excess"
             case Waiting():
                 return "waiting"
+            case Assigned(duplicate_of=str()):
+                return "duplicate"
             case Assigned() | Excess():
                 return "repeated"
 

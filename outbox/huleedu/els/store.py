@@ -244,6 +244,44 @@ _KEEP = text("""
 """)
 
 
+class Duplicate(NamedTuple):
+    """An upload of a text that has a slot already."""
+
+    assigned_at: datetime
+    """Since when it has it."""
+    told_at: datetime
+
+
+async def keep_duplicates(
+    session: Transaction, given: Sequence[tuple[Slot, EssayContentProvisionedV1]]
+) -> dict[Upload, Duplicate]:
+    """Records which uploads have a text that has its slot under another; returns those that are new."""
+    columns = {
+        "batches": [slot.batch_id for slot, _ in given],
+        "indexes": [slot.slot_index for slot, _ in given],
+        "uploads": [content.file_upload_id for _, content in given],
+    }
+    kept = await session.execute(_KEEP_DUPLICATES, columns)
+    return {(row.batch_id, row.file_upload_id): Duplicate(row.assigned_at, row.told_at) for row in kept}
+
+
+_KEEP_DUPLICATES = text("""
+    WITH given AS MATERIALIZED (
+        SELECT DISTINCT ON (batch_id, file_upload_id) *
+        FROM unnest(CAST(:batches AS text[]), CAST(:indexes AS integer[]), CAST(:uploads AS text[]))
+            AS given (batch_id, slot_index, file_upload_id)
+    ), kept AS (
+        INSERT INTO els_duplicates (batch_id, file_upload_id) SELECT batch_id, file_upload_id FROM given
+        ON CONFLICT DO NOTHING
+        RETURNING batch_id, file_upload_id, told_at
+    )
+    SELECT kept.batch_id, kept.file_upload_id, els_slots.assigned_at, kept.told_at
+    FROM kept
+    JOIN given USING (batch_id, file_upload_id)
+    JOIN els_slots ON els_slots.batch_id = given.batch_id AND els_slots.slot_index = given.slot_index
+""")
+
+
 async def take_waiting(session: Transaction, batch_ids: Iterable[str]) -> list[EssayContentProvisionedV1]:
     """Returns the content that waits for these batches, in the order in which it came; it waits no longer."""
     taken = await session.execute(

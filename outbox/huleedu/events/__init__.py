@@ -10,7 +10,14 @@ from outbox.huleedu.events.batches import (
     ExcessContentProvisionedV1,
 )
 from outbox.huleedu.events.envelope import EventEnvelope, envelope_of
-from outbox.huleedu.events.notification import SlotAssignedNotification, SlotAssignmentData
+from outbox.huleedu.events.notification import (
+    DuplicateAssignmentData,
+    ExcessData,
+    ExcessNotification,
+    Notification,
+    SlotAssignedNotification,
+    SlotAssignmentData,
+)
 from outbox.huleedu.events.results import AssessmentResultV1, EssayResultV1, SpellcheckResultV1
 from outbox.huleedu.events.topics import (
     ASSESSMENT_PUBLISHED,
@@ -36,12 +43,16 @@ __all__ = [
     "AssessmentResultV1",
     "BatchContentProvisioningCompletedV1",
     "BatchEssaysRegistered",
+    "DuplicateAssignmentData",
     "EssayContentProvisionedV1",
     "EssayProcessingInputRefV1",
     "EssayResultV1",
     "EssaySlotAssignedV1",
     "EventEnvelope",
     "ExcessContentProvisionedV1",
+    "ExcessData",
+    "ExcessNotification",
+    "Notification",
     "SlotAssignedNotification",
     "SlotAssignmentData",
     "SpellcheckResultV1",

@@ -23,13 +23,45 @@ class SlotAssignmentData(Model):
     """When the slot was assigned."""
 
 
-class SlotAssignedNotification(Model):
+class DuplicateAssignmentData(SlotAssignmentData):
+    """Which slot has the text of an upload whose text was uploaded before."""
+
+    duplicate_of: Id
+    """The upload that the slot was given to."""
+
+
+class ExcessData(Model):
+    """Which upload found no slot."""
+
+    batch_id: Id
+    file_upload_id: Id
+    filename: FileName | None
+    """Null where the upload had no name."""
+    reason: Literal["NO_AVAILABLE_SLOT"] = "NO_AVAILABLE_SLOT"
+    timestamp: Moment
+    """When that was found."""
+
+
+class Notification(Model):
     """The body of a message on channel `ws:{user_id}`."""
 
-    event: Literal["essay_slot_assigned"] = "essay_slot_assigned"
+    event: str
     message_id: UUID
     """The same as the event's on Kafka; a browser that reconnects resumes after it."""
     correlation_id: UUID
     timestamp: Moment
     """When the message was written."""
-    data: SlotAssignmentData
+
+
+class SlotAssignedNotification(Notification):
+    """Tells that an upload has a slot, or that its text has."""
+
+    event: Literal["essay_slot_assigned"] = "essay_slot_assigned"
+    data: DuplicateAssignmentData | SlotAssignmentData
+
+
+class ExcessNotification(Notification):
+    """Tells that an upload found no slot."""
+
+    event: Literal["essay_excess"] = "essay_excess"
+    data: ExcessData

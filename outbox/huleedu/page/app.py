@@ -137,7 +137,9 @@ class Api:
         """Answers with what RAS tells of a batch."""
         user = self._tokens.user_of(request)
         correlation_id = str(request.state.correlation_id)
-        return JSONResponse(await status_of(self._ras, user, _batch_id(request), correlation_id))
+        return JSONResponse(
+            await status_of(self._engine, self._ras, user, _batch_id(request), correlation_id)
+        )
 
     async def way(self, request: Request) -> Response:
         """Answers with the way of an upload through the system."""

@@ -1,4 +1,7 @@
-"""The browser's way to RAS: the internal key stays here, and each user sees only their own batches."""
+"""The browser's way to RAS: the internal key stays here, and each user sees only their own batches.
+
+Whose a batch is that nobody named a user for is told by the page's own record.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,13 @@ from urllib.parse import quote
 
 import httpx
 import structlog
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.exceptions import HTTPException
 
 from outbox.errors import describe
 from outbox.huleedu.page.settings import PageSettings
+from outbox.huleedu.schema import page_batches
 
 _log = structlog.get_logger(__name__)
 
@@ -27,7 +33,9 @@ def ras_client(settings: PageSettings) -> httpx.AsyncClient:
     )
 
 
-async def status_of(ras: httpx.AsyncClient, user: str, batch_id: str, correlation_id: str) -> dict[str, Any]:
+async def status_of(
+    engine: AsyncEngine, ras: httpx.AsyncClient, user: str, batch_id: str, correlation_id: str
+) -> dict[str, Any]:
     """Returns RAS's answer on a batch, without `user_id`.
 
     Raises a 404, a 403 for another's batch, a 503 while RAS is away.
@@ -46,9 +54,17 @@ async def status_of(ras: httpx.AsyncClient, user: str, batch_id: str, correlatio
         _log.error("page.ras_refused", status=answer.status_code)
         raise _away()
     status: dict[str, Any] = answer.json()
-    if status.pop("user_id", None) != user:
+    if (status.pop("user_id", None) or await _creator(engine, batch_id)) != user:
         raise HTTPException(403, "It is not your batch")
     return status
+
+
+async def _creator(engine: AsyncEngine, batch_id: str) -> str | None:
+    """Returns who created the batch here, and so is who may upload into it; None if nobody did."""
+    async with engine.connect() as connection:
+        created = select(page_batches.c.user_id).where(page_batches.c.batch_id == batch_id)
+        found: str | None = await connection.scalar(created)
+        return found
 
 
 def _away() -> HTTPException:

@@ -16,7 +16,7 @@ From that follows `overall_status`, the first of these that is true:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
@@ -70,6 +70,15 @@ class EssayStatus(Model):
         return self.spellcheck_status == self.cj_assessment_status == "completed"
 
 
+class ExcessFile(Model):
+    """An upload that found no slot."""
+
+    file_upload_id: str
+    filename: str | None
+    """Null where the upload had no name."""
+    text_storage_id: str
+
+
 class BatchStatus(Model):
     """What is known of a batch."""
 
@@ -88,6 +97,8 @@ class BatchStatus(Model):
     """What is being done while it is processed."""
     essays: list[EssayStatus]
     """In the order of their slots."""
+    excess: list[ExcessFile]
+    """In the order in which they found no slot."""
     created_at: datetime
     """When it was registered."""
     last_updated: datetime
@@ -105,8 +116,12 @@ class Problem(Model):
 
 
 def batch_status(rows: Sequence[Row[*tuple[Any, ...]]]) -> BatchStatus:
-    """Returns the answer, from one row per essay in the order of slots; a batch has one at least."""
+    """Returns the answer, from one row per essay in the order of slots; a batch has one at least.
+
+    What found no slot is with the first.
+    """
     batch, essays = rows[0], [_essay_status(row) for row in rows]
+    excess = batch.excess or []
     results = [moment for row in rows for moment in (row.spellchecked_at, row.assessed_at) if moment]
     status = _overall_status(essays, started=bool(results))
     over = status not in (OverallStatus.PENDING_CONTENT, OverallStatus.READY, OverallStatus.PROCESSING)
@@ -121,12 +136,17 @@ def batch_status(rows: Sequence[Row[*tuple[Any, ...]]]) -> BatchStatus:
         requested_pipeline=None,
         current_phase=_phase(essays) if status is OverallStatus.PROCESSING else None,
         essays=essays,
+        excess=[ExcessFile.model_validate(file) for file in excess],
         created_at=batch.registered_at,
-        last_updated=max(essay.last_updated for essay in essays),
+        last_updated=max([*(essay.last_updated for essay in essays), *map(_said_at, excess)]),
         processing_started_at=min(results, default=None),
         processing_completed_at=max(results) if over else None,
         student_prompt_ref=batch.student_prompt_ref,
     )
+
+
+def _said_at(excess: Mapping[str, str]) -> datetime:
+    return datetime.fromisoformat(excess["said_at"])
 
 
 def _essay_status(row: Row[*tuple[Any, ...]]) -> EssayStatus:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
-from sqlalchemy import func, select, true
+from sqlalchemy import case, func, select, true
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from outbox.huleedu.ras.answer import BatchStatus, batch_status
-from outbox.huleedu.schema import ras_assessments, ras_batches, ras_slots, ras_spellchecks
+from outbox.huleedu.ras.answer import BatchStatus, ExcessFile, batch_status
+from outbox.huleedu.schema import ras_assessments, ras_batches, ras_excess, ras_slots, ras_spellchecks
 
 _essay = (
     func.unnest(ras_batches.c.essay_ids)
@@ -53,9 +55,19 @@ _KNOWN = (
 )
 
 
+def _excess_of(batch_id: str) -> Any:
+    """What found no slot, once: beside the first essay."""
+    file = func.json_build_object(
+        *chain.from_iterable((name, ras_excess.c[name]) for name in (*ExcessFile.model_fields, "said_at"))
+    )
+    in_order = aggregate_order_by(file, ras_excess.c.said_at, ras_excess.c.file_upload_id)
+    files = select(func.json_agg(in_order)).where(ras_excess.c.batch_id == batch_id)
+    return case((_essay.c.number == 1, files.scalar_subquery())).label("excess")
+
+
 async def status_of(engine: AsyncEngine, batch_id: str) -> BatchStatus | None:
     """Returns how a batch is, or None before its registration."""
     async with engine.connect() as connection:
-        found = await connection.execute(_KNOWN.where(ras_batches.c.batch_id == batch_id))
-        rows = found.all()
+        known = _KNOWN.add_columns(_excess_of(batch_id)).where(ras_batches.c.batch_id == batch_id)
+        rows = (await connection.execute(known)).all()
     return batch_status(rows) if rows else None

@@ -18,6 +18,7 @@ from outbox.huleedu.errors import Unacceptable
 from outbox.huleedu.events import (
     ASSESSMENT_PUBLISHED,
     ESSAYS_REGISTERED,
+    EXCESS_CONTENT,
     SLOT_ASSIGNED,
     SPELLCHECK_RESULTS,
     UNKNOWN,
@@ -25,9 +26,10 @@ from outbox.huleedu.events import (
     BatchEssaysRegistered,
     EssaySlotAssignedV1,
     EventEnvelope,
+    ExcessContentProvisionedV1,
     SpellcheckResultV1,
 )
-from outbox.huleedu.schema import ras_assessments, ras_batches, ras_slots, ras_spellchecks
+from outbox.huleedu.schema import ras_assessments, ras_batches, ras_excess, ras_slots, ras_spellchecks
 
 
 async def registered(connection: AsyncConnection, event: EventEnvelope[BatchEssaysRegistered]) -> str:
@@ -75,6 +77,23 @@ async def slot_assigned(connection: AsyncConnection, event: EventEnvelope[EssayS
             "slot_index": data.slot_index,
         },
     )
+
+
+async def excess(connection: AsyncConnection, event: EventEnvelope[ExcessContentProvisionedV1]) -> str:
+    """Keeps which upload found no slot. No slot is ever given back, so nothing later changes that."""
+    data, name = event.data, event.data.original_file_name
+    kept = await connection.execute(
+        insert(ras_excess)
+        .values(
+            batch_id=data.batch_id,
+            file_upload_id=data.file_upload_id,
+            filename=None if name == UNKNOWN else name,
+            text_storage_id=data.text_storage_id,
+            said_at=event.event_timestamp,
+        )
+        .on_conflict_do_nothing()
+    )
+    return "applied" if kept.rowcount else "outdated"
 
 
 async def spellchecked(connection: AsyncConnection, event: EventEnvelope[SpellcheckResultV1]) -> str:
@@ -135,6 +154,7 @@ async def _keep(
 HANDLERS: Sequence[Handler[Any]] = (
     Handler(ESSAYS_REGISTERED, BatchEssaysRegistered, registered),
     Handler(SLOT_ASSIGNED, EssaySlotAssignedV1, slot_assigned),
+    Handler(EXCESS_CONTENT, ExcessContentProvisionedV1, excess),
     Handler(SPELLCHECK_RESULTS, SpellcheckResultV1, spellchecked),
     Handler(ASSESSMENT_PUBLISHED, AssessmentResultV1, assessed),
 )

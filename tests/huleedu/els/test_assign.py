@@ -25,7 +25,9 @@ from outbox.huleedu.events import (
     SLOT_ASSIGNED,
     EssayContentProvisionedV1,
 )
+from outbox.huleedu.formats import EXCESS_NOTIFICATION, NOTIFICATION
 from tests.support.huleedu import content, registration, written
+from tests.support.page import misfits
 
 
 async def assign(engine: AsyncEngine, *contents: EssayContentProvisionedV1) -> list[SlotOutcome]:
@@ -80,10 +82,65 @@ async def test_the_same_upload_or_text_has_the_same_slot_and_is_told_once(
     engine: AsyncEngine, batch: str
 ) -> None:
     upload = content(1)
-    again = [upload, content(1, text_storage_id="text-9"), content(8, text_storage_id="text-1")]
+    again = [upload, content(1, text_storage_id="text-9")]
     await assign(engine, upload, content(2))
-    assert await assign(engine, *again) == [Assigned(f"{batch}/essay-0", 0, first=False)] * 3
-    assert len(await written(engine, SLOT_ASSIGNED)) == 2
+    assert await assign(engine, *again) == [Assigned(f"{batch}/essay-0", 0, first=False)] * 2
+    assert len(await written(engine)) == 4
+
+
+async def test_another_upload_of_the_same_text_learns_once_which_slot_has_it(
+    engine: AsyncEngine, batch: str
+) -> None:
+    second = content(8, text_storage_id="text-1")
+    await assign(engine, content(0), content(1))
+    before = await written(engine)
+    had = Assigned(f"{batch}/essay-1", 1, first=False, duplicate_of="upload-1")
+    assert await assign(engine, second, second) == [had] * 2
+    (told,) = (await written(engine))[len(before) :]
+    assert (told.sink, told.destination, told.lifetime) == ("redis", "ws:teacher-1", pytest.approx(60, abs=1))
+    of_first = before[-1].body["data"]
+    assert told.body["event"] == "essay_slot_assigned"
+    assert told.body["message_id"] == told.message_id != before[-1].message_id
+    assert told.body["data"] == of_first | {
+        "file_upload_id": "upload-8",
+        "filename": "essay 8.txt",
+        "duplicate_of": "upload-1",
+    }
+    assert "duplicate_of" not in of_first
+    assert misfits(NOTIFICATION, told.body) == []
+
+
+async def test_the_same_text_twice_before_the_registration_loses_neither_upload(engine: AsyncEngine) -> None:
+    await assign(engine, content(1), content(2, text_storage_id="text-1"), content(3))
+    await register(engine)
+    told = [each.body["data"] for each in await written(engine, "ws:%")]
+    assert [(each["file_upload_id"], each["slot_index"]) for each in told] == [
+        ("upload-1", 0),
+        ("upload-2", 0),
+        ("upload-3", 1),
+    ]
+    assert told[1]["duplicate_of"] == "upload-1"
+
+
+async def test_excess_content_is_told_to_kafka_and_to_the_browser_of_every_upload_of_it(
+    engine: AsyncEngine, batch: str
+) -> None:
+    refused = [content(5), content(6, text_storage_id="text-5")]
+    await assign(engine, *map(content, range(3)), *refused, *refused)
+    kafka, redis, *others = (await written(engine))[7:]
+    assert [each.sink for each in others] == ["kafka", "redis"]
+    assert (kafka.destination, redis.destination, redis.key) == (EXCESS_CONTENT, "ws:teacher-1", "teacher-1")
+    assert kafka.message_id == redis.message_id == kafka.body["event_id"] == redis.body["message_id"]
+    assert redis.lifetime == pytest.approx(60, abs=1)
+    assert redis.body["event"] == "essay_excess"
+    assert redis.body["data"] == {
+        "batch_id": batch,
+        "file_upload_id": "upload-5",
+        "filename": "essay 5.txt",
+        "reason": "NO_AVAILABLE_SLOT",
+        "timestamp": kafka.body["data"]["timestamp"],
+    }
+    assert misfits(EXCESS_NOTIFICATION, redis.body) == []
 
 
 async def test_an_upload_counts_before_a_text(engine: AsyncEngine, batch: str) -> None:
@@ -121,7 +178,7 @@ async def test_many_at_once_get_distinct_slots(engine: AsyncEngine) -> None:
     slots = {each.slot_index for each in outcomes if isinstance(each, Assigned)}
     assert slots == set(range(30))
     told = Counter(each.destination for each in await written(engine))
-    assert told == {SLOT_ASSIGNED: 30, "ws:teacher-1": 30, EXCESS_CONTENT: 70, PROVISIONING_COMPLETED: 1}
+    assert told == {SLOT_ASSIGNED: 30, "ws:teacher-1": 100, EXCESS_CONTENT: 70, PROVISIONING_COMPLETED: 1}
 
 
 async def test_content_waits_for_its_batch_and_gets_its_slot_in_the_order_it_came(
@@ -181,10 +238,11 @@ async def test_a_batch_without_a_user_is_told_to_kafka_only(engine: AsyncEngine)
     await register(engine, user_id=None)
     before = counted()
     await assign(engine, content(1))
+    await assign(engine, content(2, text_storage_id="text-1"))
     assert [each.sink for each in await written(engine)] == ["kafka"]
-    assert counted() == before + 1
+    assert counted() == before + 2
     await register(engine)
-    await assign(engine, content(2))
+    await assign(engine, content(3))
     assert [each.sink for each in await written(engine)] == ["kafka", "kafka", "redis"]
 
 

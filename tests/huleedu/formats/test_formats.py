@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from outbox import Message, Settings
 from outbox.encode import Encoder
-from outbox.huleedu.els.publish import event_message, notification, notification_message
+from outbox.huleedu.els.publish import event_message, excess_notification, notification, notification_message
 from outbox.huleedu.events import (
     ASSESSMENT_PUBLISHED,
     CONTENT_PROVISIONED,
@@ -29,7 +29,7 @@ from outbox.huleedu.events import (
     EssaySlotAssignedV1,
     ExcessContentProvisionedV1,
 )
-from outbox.huleedu.formats import FORMATS, NOTIFICATION, schema_of, shipped
+from outbox.huleedu.formats import EXCESS_NOTIFICATION, FORMATS, NOTIFICATION, schema_of, shipped
 from outbox.huleedu.tracing import continued
 from outbox.sinks.kafka.records import record_of
 from tests.support.deliveries import delivery
@@ -77,9 +77,11 @@ def messages() -> dict[str, Message]:
     """One message of each format that ELS writes."""
     with continued({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}):
         body = notification(ASSIGNED, CORRELATION_ID, WRITTEN_AT, MESSAGE_ID)
+        refused = excess_notification(EXCESS, WRITTEN_AT, MESSAGE_ID)
         return {
             SLOT_ASSIGNED: event_message(SLOT_ASSIGNED, ASSIGNED, CORRELATION_ID, WRITTEN_AT, MESSAGE_ID),
-            NOTIFICATION: notification_message("teacher-1", body, WRITTEN_AT),
+            NOTIFICATION: notification_message(SLOT_ASSIGNED, "teacher-1", body, WRITTEN_AT),
+            EXCESS_NOTIFICATION: notification_message(EXCESS_CONTENT, "teacher-1", refused, WRITTEN_AT),
             PROVISIONING_COMPLETED: event_message(
                 PROVISIONING_COMPLETED, COMPLETED, CORRELATION_ID, ASSIGNED_AT, MESSAGE_ID
             ),

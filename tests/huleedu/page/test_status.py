@@ -11,7 +11,7 @@ from outbox.huleedu.ras import Ras
 from tests.huleedu.page.conftest import StartPage
 from tests.support.gateway import token
 from tests.support.huleedu import API_KEY, content, essay_ids, event, ras_settings, record, registration
-from tests.support.page import client
+from tests.support.page import client, new_batch
 
 
 @pytest.fixture
@@ -46,6 +46,21 @@ async def test_the_owner_hears_what_ras_says(start_page: StartPage, ras: Ras) ->
     async with client(page, token("bob")) as http:
         answer = await http.get("/v1/batches/batch-1/status")
         assert (answer.status_code, answer.json()) == (403, {"error": "It is not your batch"})
+
+
+async def test_a_batch_without_a_user_is_answered_to_who_created_it_here(
+    start_page: StartPage, ras: Ras
+) -> None:
+    page = await start_page(ras_url=f"http://127.0.0.1:{ras.port}")
+    mine, nobodys = await new_batch(page), "batch-9"
+    for batch in (mine, nobodys):
+        registered = event(ESSAYS_REGISTERED, registration(batch, user_id=None))
+        await ras.receiver.receive(record(ESSAYS_REGISTERED, registered))
+    async with client(page, token("alice")) as http:
+        assert (await http.get(f"/v1/batches/{mine}/status")).json()["batch_id"] == mine
+        assert (await http.get(f"/v1/batches/{nobodys}/status")).status_code == 403
+    async with client(page, token("bob")) as http:
+        assert (await http.get(f"/v1/batches/{mine}/status")).status_code == 403
 
 
 @pytest.mark.parametrize(

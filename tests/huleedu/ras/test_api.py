@@ -27,8 +27,8 @@ from tests.support.huleedu import CREDENTIALS, event, registration
 
 BATCH_FIELDS = {
     "batch_id", "user_id", "assignment_id", "overall_status", "essay_count", "completed_essay_count",
-    "failed_essay_count", "requested_pipeline", "current_phase", "essays", "created_at", "last_updated",
-    "processing_started_at", "processing_completed_at", "student_prompt_ref",
+    "failed_essay_count", "requested_pipeline", "current_phase", "essays", "excess", "created_at",
+    "last_updated", "processing_started_at", "processing_completed_at", "student_prompt_ref",
 }  # fmt: skip
 ESSAY_FIELDS = {
     "essay_id", "file_upload_id", "filename", "slot_index", "spellcheck_status",

@@ -18,6 +18,7 @@ from outbox.huleedu.consume import Receiver
 from outbox.huleedu.events import (
     ASSESSMENT_PUBLISHED,
     ESSAYS_REGISTERED,
+    EXCESS_CONTENT,
     SLOT_ASSIGNED,
     SPELLCHECK_RESULTS,
 )
@@ -60,6 +61,16 @@ def spellcheck(
     return {**values, **changed}
 
 
+def excess(batch: str, number: int) -> dict[str, Any]:
+    return {
+        "batch_id": batch,
+        "original_file_name": f"{number}.txt",
+        "text_storage_id": f"text-{number}",
+        "file_upload_id": f"upload-{number}",
+        "correlation_id": str(uuid4()),
+    }
+
+
 def assessment(batch: str, *ranks: int, **changed: Any) -> dict[str, Any]:
     results = [
         {"essay_id": f"{batch}/essay-{number}", "rank": rank, "bt_score": -float(rank)}
@@ -83,6 +94,8 @@ def story(batch: str) -> list[Event]:
         (SPELLCHECK_RESULTS, spellcheck(batch, 0)),
         (SPELLCHECK_RESULTS, spellcheck(batch, 1, "spellcheck_failed", corrected_text_storage_id=None)),
         (SPELLCHECK_RESULTS, spellcheck(batch, 1)),
+        (EXCESS_CONTENT, excess(batch, 3)),
+        (EXCESS_CONTENT, excess(batch, 2)),
         (ASSESSMENT_PUBLISHED, assessment(batch, 1, 2)),
         (ASSESSMENT_PUBLISHED, assessment(batch, 2, 1)),
     ]
@@ -117,10 +130,14 @@ async def test_what_is_known_in_the_end(engine: AsyncEngine, receiver: Receiver)
     assert (second.filename, second.cj_rank, second.spellcheck_status) == (None, 1, "completed")
     assert second.spellcheck_error_detail is None
     assert status.assignment_id == "assignment-1"
-    assert status.processing_completed_at == status.last_updated == START + timedelta(minutes=7)
+    assert status.processing_completed_at == status.last_updated == START + timedelta(minutes=9)
+    assert [each.model_dump() for each in status.excess] == [
+        {"file_upload_id": "upload-3", "filename": "3.txt", "text_storage_id": "text-3"},
+        {"file_upload_id": "upload-2", "filename": "2.txt", "text_storage_id": "text-2"},
+    ]
 
 
-@given(order=st.permutations(range(8)), again=st.lists(st.integers(0, 7), max_size=4))
+@given(order=st.permutations(range(10)), again=st.lists(st.integers(0, 9), max_size=4))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_every_order_ends_alike(
     engine: AsyncEngine, receiver: Receiver, order: list[int], again: list[int]
