@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from outbox.message import Delivery
@@ -19,8 +20,10 @@ _DUE_ROWS, _LEAST_DUE_ROWS = 8_192, 64
 line."""
 
 
-Due = tuple[int | None, int]
-"""A place among what waited for its time: microseconds since 1970 (None: before all time), and an id."""
+Due = tuple[datetime, int]
+"""A place among what waited for its time: when that was, and an id."""
+
+BEFORE_ALL: Due = (datetime.min, 0)  # noqa: DTZ901 - asyncpg sends it as -infinity
 
 
 class Walk(NamedTuple):
@@ -33,8 +36,8 @@ class Walk(NamedTuple):
     """Nothing with an id up to here is left to find in it."""
     most: int
     """At most so many deliveries."""
-    due: Due | None = None
-    """After which to look at what waited for its time; None: from the beginning."""
+    due: Due = BEFORE_ALL
+    """After which to look at what waited for its time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +64,6 @@ class Request:
 
     def values(self, sink: str) -> tuple[Any, ...]:
         """Returns the parameters of the statement `FETCH`."""
-        due = [walk.due or (None, None) for walk in self.walks]
         return (
             sink,
             [walk.lane for walk in self.walks],
@@ -74,8 +76,8 @@ class Request:
             self.generation,
             self.depth,
             self.deferred,
-            [after for after, _ in due],
-            [id_ for _, id_ in due],
+            [walk.due[0] for walk in self.walks],
+            [walk.due[1] for walk in self.walks],
             max(_LEAST_DUE_ROWS, _DUE_ROWS // max(1, len(self.walks))),
         )
 

@@ -12,7 +12,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from random import randrange
 
 from outbox.message import Delivery
-from outbox.relay.batch import Fetched, Walk
+from outbox.relay.batch import BEFORE_ALL, Fetched, Walk
 from outbox.relay.lanes import Lane
 from outbox.relay.statements import Snapshot
 
@@ -97,14 +97,16 @@ class Lines:
         self._down = sum(name in down or name in probes for name in self._own)
         for lane in lanes:
             lane.separate(self._own)
-        shared = [Walk(lane.number, None, lane.floor, self._most, lane.due.get(None)) for lane in lanes]
+        shared = [
+            Walk(lane.number, None, lane.floor, self._most, lane.due.get(None, BEFORE_ALL)) for lane in lanes
+        ]
         own = [
             Walk(
                 lane.number,
                 name,
                 lane.own[name],
                 PROBE_ROWS if name in probes else self._most,
-                lane.due.get(name),
+                lane.due.get(name, BEFORE_ALL),
             )
             for lane in lanes
             for name in self._own

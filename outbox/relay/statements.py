@@ -141,14 +141,6 @@ DEFERRED, IN_LINE, STOP, DUE_STOP = range(4)
 """What a fetched row is to its walk: a delivery that waited for its time, or one in line; or no delivery, but
 how far the walk looked, in line or at what waited for its time."""
 
-_DUE = """{schema}outbox_queue q
-                 WHERE q.sink = $1 AND q.lane = walk.lane AND q.due_at <= now()
-                   AND (q.due_at, q.id) > (walk.due_at, walk.due_id)
-                 ORDER BY q.due_at, q.id"""
-_LINE = """{schema}outbox_queue q
-                 WHERE q.sink = $1 AND q.lane = walk.lane AND q.id > walk.floor
-                 ORDER BY q.id"""
-
 
 def _fetch(flaw: str, columns: Mapping[str, str]) -> str:
     return f"""
@@ -159,33 +151,47 @@ def _fetch(flaw: str, columns: Mapping[str, str]) -> str:
                CASE WHEN written.id IS NULL AND cut.branch < {STOP} THEN '{GONE}'
                     ELSE written.flaw END AS flaw,
                cut.number - 1, cut.branch,
-               CASE WHEN cut.branch = {DUE_STOP} AND isfinite(cut.due_at)
-                    THEN (1000000 * extract(epoch FROM cut.due_at))::bigint END
+               CASE WHEN cut.branch = {DUE_STOP} THEN greatest(cut.due_at, {_FIRST}) END
         FROM (
             SELECT due.*, walk.number, sum(due.bytes) OVER (ROWS UNBOUNDED PRECEDING) AS running
-            FROM unnest($2::smallint[], $3::text[], $4::bigint[], $5::integer[], $12::bigint[], $13::bigint[])
-                WITH ORDINALITY AS asked (lane, line, floor, most, due_after, due_id, number)
+            FROM unnest($2::smallint[], $3::text[], $4::bigint[], $5::integer[], $12::timestamptz[],
+                        $13::bigint[])
+                WITH ORDINALITY AS asked (lane, line, floor, most, due_at, due_id, number)
             CROSS JOIN LATERAL (
-                SELECT asked.lane, asked.most, asked.number, hashtextextended(line, 0) AS destination_hash,
-                       coalesce('epoch'::timestamptz + due_after * interval '1 microsecond', '-infinity')
-                           AS due_at,
-                       coalesce(due_id, 0) AS due_id,
+                SELECT asked.lane, asked.most, asked.due_at, asked.due_id, asked.number,
+                       hashtextextended(line, 0) AS destination_hash,
                        CASE WHEN snapshot.generation = $9 AND snapshot.last_id >= asked.floor
                            THEN asked.floor ELSE 0 END AS floor
             ) AS walk
             CROSS JOIN LATERAL (
-                (SELECT q.*, {DEFERRED} AS branch FROM (SELECT * FROM {_DUE} LIMIT $14) AS q
-                 WHERE (q.blocks OR q.id <= walk.floor) AND {_IN_LINE} AND NOT {_HELD}
+                (SELECT q.*, CASE WHEN q.goes_out THEN {DEFERRED} ELSE {DUE_STOP} END AS branch
+                 FROM (
+                     SELECT q.*,
+                            (q.blocks OR q.id <= walk.floor) AND {_IN_LINE} AND NOT {_HELD} AS goes_out
+                     FROM (
+                         SELECT q.*, row_number() OVER (ORDER BY q.due_at, q.id) AS place
+                         FROM {{schema}}outbox_queue q
+                         WHERE q.sink = $1 AND q.lane = walk.lane AND q.due_at <= now()
+                           AND (q.due_at, q.id) > (walk.due_at, walk.due_id)
+                         ORDER BY q.due_at, q.id LIMIT $14
+                     ) AS q
+                     OFFSET 0
+                 ) AS q
+                 WHERE q.goes_out OR q.place = $14
                  ORDER BY q.due_at, q.id LIMIT least(walk.most, $11))
                 UNION ALL
-                (SELECT q.*, {DUE_STOP} FROM {_DUE} OFFSET $14 - 1 LIMIT 1)
-                UNION ALL
-                (SELECT q.*, {IN_LINE} FROM (SELECT * FROM {_LINE} LIMIT $10) AS q
+                (SELECT q.*, NULL, NULL, {IN_LINE} FROM (
+                     SELECT * FROM {{schema}}outbox_queue q
+                     WHERE q.sink = $1 AND q.lane = walk.lane AND q.id > walk.floor
+                     ORDER BY q.id LIMIT $10
+                 ) AS q
                  WHERE q.parked_at IS NULL AND (q.due_at IS NULL OR (q.due_at <= now() AND NOT q.blocks))
                    AND {_IN_LINE} AND NOT {_HELD}
                  ORDER BY q.id LIMIT walk.most)
                 UNION ALL
-                (SELECT q.*, {STOP} FROM {_LINE} OFFSET $10 - 1 LIMIT 1)
+                (SELECT q.*, NULL, NULL, {STOP} FROM {{schema}}outbox_queue q
+                 WHERE q.sink = $1 AND q.lane = walk.lane AND q.id > walk.floor
+                 ORDER BY q.id OFFSET $10 - 1 LIMIT 1)
             ) AS due
             LIMIT $6
         ) AS cut
