@@ -54,7 +54,7 @@ async def test_reminders_that_are_all_due_at_once_keep_nothing_else_waiting(
 ) -> None:
     async with ByHand.made(environment | SMALL) as relay:
         await relay.beat()
-        reminders = await write(connection, [None] * 20_000, available_in=3600)
+        reminders = await write(connection, [None] * 6_000, available_in=3600)
         for _ in range(3):
             await relay.turn()
         await connection.execute("UPDATE outbox_queue SET due_at = now()")
