@@ -65,7 +65,9 @@ def client(
     port = gateway if isinstance(gateway, int) else gateway.port
     asked = {"last_message_id": last_message_id, "heartbeat": heartbeat}
     query = "&".join(f"{name}={value}" for name, value in asked.items() if value is not None)
-    headers = {"Authorization": f"Bearer {bearer}"} if bearer is not None else {}
+    headers = options.pop("additional_headers", {})
+    if bearer is not None:
+        headers = {**headers, "Authorization": f"Bearer {bearer}"}
     return connect(
         f"ws://127.0.0.1:{port}/ws?{query}",
         additional_headers=headers,

@@ -34,6 +34,7 @@ from outbox.redis_server import RedisServer
 
 _ANSWER_SECONDS = 2.0
 """A socket that does not answer a ping within this time gives way to a new one."""
+_STOP_SECONDS = 1.0
 _SHORTEST_HEARTBEAT = 1.0
 _UNREACHABLE = (RedisError, OSError, TimeoutError, Unreachable)
 _log = structlog.get_logger(__name__)
@@ -43,6 +44,8 @@ class Door:
     """Lets sockets in, knows who is, and shows out whose token was revoked."""
 
     def __init__(self, settings: GatewaySettings, tokens: Tokens, hub: Hub, server: RedisServer) -> None:
+        self.connections = settings.connections
+        """How many sockets may be open."""
         self.sessions: set[SocketSession] = set()
         self.closed = False
         """Whether nobody may come in any more."""
@@ -81,8 +84,10 @@ class Door:
                         session.end(closing.REVOKED)
 
     async def close(self) -> None:
-        """Disconnects from Redis."""
-        await self._redis.aclose()
+        """Disconnects from Redis, within a second whatever that does."""
+        with suppress(*_UNREACHABLE):
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self._redis.aclose()
 
     async def _admit(self, socket: Socket, request: Request) -> SocketSession | Close:
         token = find_token(request)
@@ -112,7 +117,7 @@ class Door:
 
     async def _full(self, user: str) -> Close | None:
         """Returns why this user may not open one more socket; those that are dead give way."""
-        if len(self.sessions) >= self._settings.connections:
+        if len(self.sessions) >= self.connections:
             return closing.OVERLOADED
         if len(self._of.get(user, ())) < self._settings.connections_per_user:
             return None

@@ -21,6 +21,18 @@ CLOSED = Counter(
 REFUSED = Counter(
     "websocket_refused_total", "Sockets closed with this code right away.", ["code"], registry=REGISTRY
 )
+UNAUTHENTICATED = Gauge(
+    "websocket_unauthenticated", "Connections that nobody has been let in on, or not yet.", registry=REGISTRY
+)
+CROWDED_OUT = Counter(
+    "websocket_crowded_out_total",
+    "Such connections cut off because there were too many, of one address or in all.",
+    ["scope"],
+    registry=REGISTRY,
+)
+ORIGINS_REFUSED = Counter(
+    "websocket_origins_refused_total", "Handshakes answered 403 for their Origin.", registry=REGISTRY
+)
 RENEWALS = Counter(
     "websocket_renewals_total",
     "Tokens brought on an open socket: accepted, or why not.",

@@ -16,13 +16,16 @@ from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as listen
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
-from websockets.typing import Origin, Subprotocol
+from websockets.typing import Subprotocol
 
 from outbox.huleedu.gateway import metrics
-from outbox.huleedu.gateway.closing import GOING_AWAY, Close
+from outbox.huleedu.gateway.addresses import Addresses
+from outbox.huleedu.gateway.closing import GOING_AWAY, TOO_MANY, Close
 from outbox.huleedu.gateway.connection import Socket
 from outbox.huleedu.gateway.door import Door
+from outbox.huleedu.gateway.files import connections_for
 from outbox.huleedu.gateway.hub import Hub
+from outbox.huleedu.gateway.newcomers import Newcomers
 from outbox.huleedu.gateway.session import SocketSession
 from outbox.huleedu.gateway.settings import GatewaySettings
 from outbox.huleedu.gateway.tokens import BEARER, Tokens
@@ -33,6 +36,7 @@ from outbox.web.probes import ProbeAnswer, livez, metrics_of, readyz
 
 _BACKLOG = 128
 """So many connections may be taken before the first of them is looked at."""
+_FAREWELL_SECONDS = 3.0
 _log = structlog.get_logger(__name__)
 
 _library_log = logging.getLogger("outbox.huleedu.gateway.websockets")
@@ -57,6 +61,10 @@ class Gateway:
         )
         self._hub = Hub(settings, server)
         self._door = Door(settings, self._tokens, self._hub, server)
+        self._newcomers = Newcomers(settings.unauthenticated, settings.unauthenticated_per_address)
+        self._sockets: set[Socket] = set()
+        """Those with a handler; the library does not tell of those that it is closing."""
+        self._addresses = Addresses(settings.trusted_proxies)
         self._work = asyncio.TaskGroup()
         self._tasks: list[asyncio.Task[None]] = []
         self._server: Server
@@ -73,6 +81,8 @@ class Gateway:
         return all(self._checks().values())
 
     async def __aenter__(self) -> Self:
+        settings = self._settings
+        self._door.connections = connections_for(settings.connections, settings.unauthenticated)
         self._server = await self._listen()
         await self._work.__aenter__()
         self._tasks = [
@@ -80,7 +90,7 @@ class Gateway:
             self._work.create_task(self._tokens.keys.run()),
             self._work.create_task(self._door.run()),
         ]
-        _log.info("service.started", host=self._settings.host, port=self.port)
+        _log.info("service.started", host=settings.host, port=self.port)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -96,11 +106,10 @@ class Gateway:
         return await listen(
             self._handle,
             sock=bound(settings.host, settings.port, f"{settings.prefix}PORT"),
-            origins=_origins(settings.allowed_origins),
             select_subprotocol=_select_subprotocol,
             process_request=self._answer,
             process_response=self._receive,
-            create_connection=partial(Socket, {}),  # type: ignore[arg-type]  # called, never looked at
+            create_connection=partial(Socket, self._newcomers, self._addresses),  # type: ignore[arg-type]  # called, never looked at
             backlog=_BACKLOG,
             # Notifications are small, and each compressing socket would cost some 100 KB.
             compression=None,
@@ -116,7 +125,7 @@ class Gateway:
     def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
         match request.path.partition("?")[0]:
             case "/ws":
-                return None
+                return self._refuse_origin(cast("Socket", connection), request)
             case "/livez":
                 return _response(livez())
             case "/readyz":
@@ -125,6 +134,17 @@ class Gateway:
                 return _response(metrics_of(metrics.REGISTRY, request.headers.get("Accept")))
             case _:
                 return connection.respond(HTTPStatus.NOT_FOUND, "not found\n")
+
+    def _refuse_origin(self, socket: Socket, request: Request) -> Response | None:
+        """Answers 403 to the pages of others; programs that are no browsers send no Origin."""
+        allowed = self._settings.allowed_origins
+        origins = request.headers.get_all("Origin")
+        if not origins or "*" in allowed or (len(origins) == 1 and origins[0] in allowed):
+            return None
+        metrics.ORIGINS_REFUSED.inc()
+        client = self._addresses.client(socket.peer, request)
+        _log.warning("websocket.origin_refused", origin=", ".join(origins)[:200], client=client)
+        return socket.respond(HTTPStatus.FORBIDDEN, "this origin may not connect\n")
 
     def _checks(self) -> dict[str, bool]:
         return {"redis": self._hub.subscriptions.up, "keys": self._tokens.keys.ready}
@@ -138,11 +158,27 @@ class Gateway:
         return readyz([f"{name}: {trouble[name]}" for name, well in checks.items() if not well], **checks)
 
     async def _receive(self, connection: ServerConnection, request: Request, response: Response) -> None:
-        if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-            await self._door.receive(cast("Socket", connection), request)
+        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            return
+        socket = cast("Socket", connection)
+        client = self._addresses.client(socket.peer, request)
+        structlog.contextvars.bind_contextvars(connection=str(socket.id), client=client)
+        if client != socket.peer and not self._newcomers.belongs_to(socket, client):
+            socket.admission = TOO_MANY
+            return
+        await self._door.receive(socket, request)
+        if isinstance(socket.admission, SocketSession):
+            self._newcomers.remove(socket)
 
     async def _handle(self, connection: ServerConnection) -> None:
         socket = cast("Socket", connection)
+        self._sockets.add(socket)
+        try:
+            await self._attend(socket)
+        finally:
+            self._sockets.discard(socket)
+
+    async def _attend(self, socket: Socket) -> None:
         match socket.admission:
             case SocketSession() as session:
                 await self._serve(socket, session)
@@ -173,11 +209,14 @@ class Gateway:
         for session in self._door.sessions:
             loop.call_later(random.uniform(0.0, self._settings.drain_seconds), session.end, GOING_AWAY)  # noqa: S311
         self._server.close(close_connections=False)
+        self._newcomers.cut_off()
+        cut_off = loop.call_later(self._settings.drain_seconds + _FAREWELL_SECONDS, self._cut_off)
         await self._server.wait_closed()
+        cut_off.cancel()
 
-
-def _origins(allowed: Sequence[str]) -> list[Origin | None] | None:
-    return None if "*" in allowed else [*map(Origin, allowed), None]
+    def _cut_off(self) -> None:
+        for socket in self._sockets:
+            socket.cut_off()
 
 
 def _select_subprotocol(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from outbox.huleedu.gateway.addresses import networks_of
 from outbox.redis_server import RedisServer
 from outbox.settings import Delay, Port, Seconds, ServiceSettings, Words
 
@@ -62,9 +63,19 @@ class GatewaySettings(ServiceSettings):
     """How far the clocks of issuer and gateway may differ."""
 
     connections: int = Field(10_000, ge=1)
-    """Open sockets of this process, at the most; one more is closed with 1013."""
+    """Open sockets of this process, at the most; one more is closed with 1013. The process raises its limit
+    on open files as far as it may; where that is too low it takes fewer, and says so when it starts."""
     connections_per_user: int = Field(5, ge=1)
-    """Open sockets of one user in this process, at the most; one more is closed with 4429."""
+    """Open sockets of one user in this process, at the most. One more makes those give way that do not answer
+    a ping within 2 s, as after a laptop's sleep; if all answer it is closed with 4429."""
+    unauthenticated: int = Field(2_000, ge=1)
+    """Connections that nobody has been let in on yet, at the most, counted from accept; one more takes the
+    place of the oldest on which no request came."""
+    unauthenticated_per_address: int = Field(500, ge=1)
+    """The same of one client's address."""
+    trusted_proxies: Words = ()
+    """Addresses and networks of proxies before the gateway, separated by commas, as `10.0.0.0/8`: what these
+    write into `X-Forwarded-For` is the client's address, in logs and limits."""
     messages_per_second: Annotated[float, Field(gt=0)] = 100.0
     """What one user may be sent in the long run."""
     messages_burst: int = Field(200, ge=1)
@@ -90,12 +101,19 @@ class GatewaySettings(ServiceSettings):
     close_timeout_seconds: Seconds = 5.0
     """How long a client may take to answer a close, and a slow one to read what waits before it."""
     drain_seconds: Delay = 5.0
-    """After SIGTERM sockets are closed with 1001 at random times within this long."""
+    """After SIGTERM sockets are closed with 1001 at random times within this long; what is still there three
+    seconds later is cut off."""
 
     @field_validator("redis_url")
     @classmethod
     def _is_redis(cls, value: SecretStr) -> SecretStr:
         RedisServer.of(value.get_secret_value())
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        networks_of(value)
         return value
 
     @field_validator("jwt_secret", "jwt_secret_before")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from websockets.asyncio.client import connect
 
+from outbox.devstack import Valkey
 from outbox.devstack.server import free_port
 from outbox.errors import SettingsError
 from outbox.huleedu.gateway import GatewaySettings
@@ -85,8 +86,49 @@ async def test_on_sigterm_sockets_are_closed_with_1001_spread_over_time(
     assert max(times) < 2
 
 
+async def test_it_ends_within_ten_seconds_whatever_clients_and_redis_do(
+    process: Process, own_redis: Valkey
+) -> None:
+    await process.start(own_redis.url)
+    async with AsyncExitStack() as stack:
+        silent = await asyncio.open_connection("127.0.0.1", process.port)
+        stack.callback(silent[1].close)
+        for number in range(5):
+            asleep = await stack.enter_async_context(
+                client(process.port, token(f"user-{number}"), close_timeout=0.1)
+            )
+            asleep.transport.pause_reading()
+        own_redis.pause()
+        _, late = await asyncio.open_connection("127.0.0.1", process.port)
+        stack.callback(late.close)
+        late.write(
+            b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            b"Authorization: Bearer %s\r\n\r\n" % token().encode()
+        )
+        began = time.monotonic()
+        assert await process.stop() == 0
+        assert time.monotonic() - began < 10
+        own_redis.resume()
+
+
+async def test_the_clients_address_is_logged_behind_a_trusted_proxy_too(
+    process: Process, redis_url: str
+) -> None:
+    await process.start(redis_url, GATEWAY_TRUSTED_PROXIES="127.0.0.1", GATEWAY_DRAIN_SECONDS="0")
+    headers = {"Authorization": f"Bearer {token()}", "X-Forwarded-For": "192.0.2.1"}
+    async with client(process.port, additional_headers=headers), client(process.port, "no token"):
+        pass
+    assert await process.stop() == 0
+    told = {str(line["event"]): line.get("client") for line in process.lines()}
+    assert told["websocket.opened"] == told["websocket.closed"] == "192.0.2.1"
+    assert told["websocket.refused"] == "127.0.0.1"
+
+
 async def test_no_token_or_payload_is_ever_logged(process: Process, redis_url: str) -> None:
-    await process.start(redis_url, GATEWAY_LOG_LEVEL="debug", GATEWAY_ALLOWED_ORIGINS="*")
+    await process.start(
+        redis_url, GATEWAY_LOG_LEVEL="debug", GATEWAY_ALLOWED_ORIGINS="*", GATEWAY_DRAIN_SECONDS="0"
+    )
     good, bad = token("carol"), token("carol", aud="another")
     async with AsyncExitStack() as stack:
         for bearer in (good, bad):
