@@ -126,6 +126,16 @@ class Browser:
         taken = await self._devtools("Page.captureScreenshot", options)
         await asyncio.to_thread(_keep, file, base64.b64decode(taken["data"]))
 
+    async def has_network(self, *, there: bool = True) -> None:
+        """Be a machine with a network, or without."""
+        options = {"offline": not there, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        await self._devtools("Network.enable", {})
+        await self._devtools("Network.emulateNetworkConditions", options)
+
+    async def stands_still(self, *, still: bool = True) -> None:
+        """Freeze the page, or let it go on."""
+        await self._devtools("Page.setWebLifecycleState", {"state": "frozen" if still else "active"})
+
     async def log(self) -> Sequence[str]:
         """What the browser has complained of since it was asked last."""
         entries = await asyncio.to_thread(self._driver.get_log, "browser")

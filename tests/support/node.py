@@ -20,10 +20,15 @@ _NPM = Path(ROOT_DIR) / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
 def npm(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run npm in a folder; its output has its errors too."""
+    return node(folder, _NPM, *arguments)
+
+
+def node(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run Node.js in a folder; its output has its errors too."""
     # Programs that npm starts look for `node` on the path.
     path = f"{NODE.parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(  # noqa: S603
-        [NODE, _NPM, *arguments],
+        [NODE, *arguments],
         cwd=folder,
         env={**os.environ, "PATH": path},
         stdout=subprocess.PIPE,

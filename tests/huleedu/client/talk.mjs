@@ -1,22 +1,41 @@
-// Connects as a page would, with the options on the command line, and prints what the page is told as
-// lines of JSON. Ends when its standard input does.
+// Connects as pages would, and prints what each page is told as lines of JSON: its name, what, the value.
+// On the command line are the options of each page by its name. What comes on standard input, a line each, is
+// done: {"page": name, "tokens": [...]}, of which the last is given again and again, or {"clock": milliseconds}.
+// A token that is null never comes. Ends when its standard input does.
 
+import { createInterface } from "node:readline";
 import { connect } from "../../../outbox/huleedu/client/dist/client.js";
 
-const { tokens, ...options } = JSON.parse(process.argv[2]);
+const pages = JSON.parse(process.argv[2]);
+const connections = [];
+const { now } = Date;
 
-const say = (what, value) => process.stdout.write(`${JSON.stringify({ [what]: value })}\n`);
+for (const [name, page] of Object.entries(pages)) {
+  const say = (what, value) => process.stdout.write(`${JSON.stringify({ page: name, [what]: value })}\n`);
+  const { tokens, ...options } = page;
+  const connection = connect({
+    ...options,
+    token: () => {
+      say("token", page.tokens[0]);
+      const token = page.tokens.length > 1 ? page.tokens.shift() : page.tokens[0];
+      return token ?? new Promise(() => {});
+    },
+    onStatus: (status) => say("status", status),
+    onEvent: (message) => say("event", message),
+    onSlotAssigned: (data, how) => say("slot", { ...data, ...how }),
+    onResync: () => say("resync", true),
+  });
+  connections.push(connection);
+}
 
-const connection = connect({
-  ...options,
-  token: () => {
-    say("token", tokens[0]);
-    return tokens.length > 1 ? tokens.shift() : tokens[0];
-  },
-  onStatus: (status) => say("status", status),
-  onEvent: (message) => say("event", message),
-  onSlotAssigned: (data) => say("slot", data),
-  onResync: () => say("resync", true),
-});
-
-process.stdin.resume().on("end", () => connection.close());
+createInterface({ input: process.stdin })
+  .on("line", (line) => {
+    const { page, tokens, clock } = JSON.parse(line);
+    if (page !== undefined) pages[page].tokens = tokens;
+    if (clock !== undefined) Date.now = () => now() + clock;
+  })
+  .on("close", () => {
+    connections.forEach((connection) => connection.close());
+    // Node waits for the farewell of sockets, which a dead network never brings.
+    process.stdout.write("", () => process.exit(0));
+  });

@@ -21,9 +21,25 @@ export interface SlotAssignmentData {
     text_storage_id: string | null;
     /** When it was assigned, RFC 3339; from a status, when the essay last changed. */
     timestamp: string;
+    /** The first upload of the same text, whose slot this is. */
+    duplicate_of?: string;
 }
+/** No slot of the batch was left for a file. */
+export interface ExcessData {
+    batch_id: string;
+    file_upload_id: string;
+    filename: string | null;
+    reason: "NO_AVAILABLE_SLOT";
+    /** When that was found, RFC 3339; null when it was learnt by asking for the batch's status. */
+    timestamp: string | null;
+}
+/** A notification of {@link SlotAssignmentData}. */
 export type SlotAssigned = Notification<"essay_slot_assigned", SlotAssignmentData> & {
     data: SlotAssignmentData;
+};
+/** A notification of {@link ExcessData}. */
+export type Excess = Notification<"essay_excess", ExcessData> & {
+    data: ExcessData;
 };
 /** One essay in a batch's status. What is not known yet is null or missing. */
 export interface EssayStatus {
@@ -41,6 +57,13 @@ export interface EssayStatus {
     cj_assessment_error_detail?: string | null;
     last_updated: string;
 }
+/** A file for which no slot was left, in a batch's status. */
+export interface ExcessFile {
+    file_upload_id: string;
+    filename?: string | null;
+    text_storage_id?: string | null;
+}
+/** How far a batch is. */
 export type OverallStatus = "pending_content" | "ready" | "processing" | "completed_successfully" | "completed_with_failures" | "failed" | "cancelled";
 /** The answer to `GET /v1/batches/{batch_id}/status`. */
 export interface BatchStatus {
@@ -53,14 +76,22 @@ export interface BatchStatus {
     requested_pipeline?: string | null;
     current_phase?: string | null;
     essays: EssayStatus[];
+    excess?: ExcessFile[];
     created_at: string;
     last_updated: string;
     processing_started_at?: string | null;
     processing_completed_at?: string | null;
     student_prompt_ref?: unknown;
 }
+/** True if this is an answer on a batch, and not, say, the login page of a network. */
+export declare function isBatchStatus(value: unknown): value is BatchStatus;
 /** Reads what the gateway sent; null if it is no notification. */
 export declare function parse(text: unknown): Notification | null;
+/** True if this tells of an assigned slot. */
 export declare function isSlotAssigned(message: Notification): message is SlotAssigned;
+/** True if this tells of a file for which no slot was left. */
+export declare function isExcess(message: Notification): message is Excess;
 /** The assignments that a batch's status tells of. */
 export declare function assignmentsIn(status: BatchStatus): Generator<SlotAssignmentData>;
+/** The files without a slot that a batch's status tells of. */
+export declare function excessIn(status: BatchStatus): Generator<ExcessData>;

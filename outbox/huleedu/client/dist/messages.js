@@ -1,4 +1,8 @@
 /** What comes over the wire: from the WebSocket gateway, and from the page's server. */
+/** True if this is an answer on a batch, and not, say, the login page of a network. */
+export function isBatchStatus(value) {
+    return isObject(value) && typeof value["batch_id"] === "string" && Array.isArray(value["essays"]);
+}
 /** Reads what the gateway sent; null if it is no notification. */
 export function parse(text) {
     if (typeof text !== "string")
@@ -11,11 +15,13 @@ export function parse(text) {
         return null;
     }
 }
+/** True if this tells of an assigned slot. */
 export function isSlotAssigned(message) {
-    const { event, data } = message;
-    return (event === "essay_slot_assigned" &&
-        isObject(data) &&
-        ["batch_id", "essay_id", "file_upload_id"].every((name) => typeof data[name] === "string"));
+    return (message.event === "essay_slot_assigned" && has(message.data, "batch_id", "essay_id", "file_upload_id"));
+}
+/** True if this tells of a file for which no slot was left. */
+export function isExcess(message) {
+    return message.event === "essay_excess" && has(message.data, "batch_id", "file_upload_id");
 }
 /** The assignments that a batch's status tells of. */
 export function* assignmentsIn(status) {
@@ -33,11 +39,27 @@ export function* assignmentsIn(status) {
         };
     }
 }
+/** The files without a slot that a batch's status tells of. */
+export function* excessIn(status) {
+    for (const file of status.excess ?? []) {
+        yield {
+            batch_id: status.batch_id,
+            file_upload_id: file.file_upload_id,
+            filename: file.filename ?? null,
+            reason: "NO_AVAILABLE_SLOT",
+            timestamp: null,
+        };
+    }
+}
 function isNotification(value) {
     if (!isObject(value))
         return false;
     const { event, message_id: id } = value;
     return typeof event === "string" && (id === undefined || typeof id === "string");
+}
+/** True if these are there, as texts. */
+function has(data, ...names) {
+    return isObject(data) && names.every((name) => typeof data[name] === "string");
 }
 function isObject(value) {
     return typeof value === "object" && value !== null;

@@ -3,72 +3,108 @@
  *
  * They come over a WebSocket. When it is lost the client connects again and asks for what it missed
  * meanwhile; when none can be had it asks the page's server now and then, until there is one again.
+ *
+ * @packageDocumentation
  */
 
 import { Credential } from "./credential.js";
-import {
-  assignmentsIn,
-  type BatchStatus,
-  isSlotAssigned,
-  parse,
-  type SlotAssignmentData,
-} from "./messages.js";
+import { Line, type Loss } from "./line.js";
+import { watch } from "./moments.js";
+import { News } from "./news.js";
 import { type Connection, type ConnectOptions, type Status, type Timing, TIMING } from "./options.js";
 import { Poller } from "./poll.js";
-import { fullJitter, Seen } from "./retry.js";
+import { Renewal } from "./renewal.js";
+import { Alarm, between, fullJitter } from "./retry.js";
 
 export type { Token } from "./credential.js";
 export * from "./messages.js";
 export * from "./options.js";
 export type { PollOptions } from "./poll.js";
 
-/** Connects, and keeps connected until `close`. */
+/**
+ * Connects, and keeps connected until `close`.
+ *
+ * @throws TypeError if an address in the options is none.
+ */
 export function connect(options: ConnectOptions): Connection {
   return new Client(options);
 }
 
-type Timer = ReturnType<typeof setTimeout> | undefined;
-
+const GOING_AWAY = 1001;
+const NO_UPDATES = 1013;
 const UNAUTHORIZED = 4401;
 
 class Client implements Connection {
   status: Status = { state: "connecting", reason: "connecting" };
-  lastMessageId: string | undefined;
   readonly #options: ConnectOptions;
   readonly #timing: Timing;
+  readonly #address: URL;
   readonly #credential: Credential;
-  readonly #poller: Poller | undefined;
-  readonly #messages = new Seen();
-  readonly #slots = new Seen(10_000);
+  readonly #poller: Poller;
+  readonly #news: News;
+  readonly #retry = new Alarm();
+  readonly #patience = new Alarm();
   /** Why there is no socket. */
   #why = "connecting";
-  #socket: WebSocket | undefined;
+  /** What goes wrong in asking. */
+  #trouble = "";
+  #line: Line | undefined;
+  #renewal: Renewal | undefined;
   /** Which attempt this is: a token that comes late must not open a second socket. */
   #attempt = 0;
   #failures = 0;
-  #openedAt = 0;
-  #retry: Timer;
-  #handshake: Timer;
-  #settling: Timer;
-  #patience: Timer;
+  /** How many tokens in a row were refused. */
+  #refusals = 0;
+  #begun = false;
+  #closed = false;
+  #unwatch = (): void => {};
 
   constructor(options: ConnectOptions) {
     this.#options = options;
     this.#timing = { ...TIMING, ...options.timing };
-    this.lastMessageId = options.lastMessageId;
-    this.#credential = new Credential(options.token);
-    if (options.poll) {
-      this.#poller = new Poller(options.poll, this.#timing.pollEvery, this.#credential, {
-        answered: (status) => this.#answered(status),
-        asked: (trouble) => this.#asked(trouble),
-        refused: () => this.#stop("the token was refused", UNAUTHORIZED),
-      });
-    }
-    globalThis.addEventListener?.("online", this.#online);
+    this.#address = gateway(options.url, this.#timing.heartbeat);
+    this.#news = new News(options, (callback) => this.#call(callback));
+    this.#credential = new Credential(options.token, this.#timing.token);
+    this.#poller = new Poller(options.poll, this.#timing, this.#credential, {
+      answered: (status) => this.#news.learn(status),
+      unknown: (batchId) => this.#news.know(batchId),
+      refused: (batchId, status) => this.#call(() => options.poll?.onRefused?.(batchId, status)),
+      resync: () => this.#call(() => options.onResync?.()),
+      asked: (trouble) => this.#asked(trouble),
+    });
     queueMicrotask(() => this.#begin());
   }
 
+  get lastMessageId(): string | undefined {
+    return this.#news.lastMessageId;
+  }
+
+  reconnect(): void {
+    if (this.#closed) return;
+    this.#credential.accepted();
+    this.#credential.forget();
+    this.#failures = this.#refusals = 0;
+    this.#poller.revive();
+    if (this.#stopped) {
+      this.status = { state: "connecting", reason: "connecting" };
+      this.#begin();
+    } else if (this.#begun) {
+      this.#wait("the page connects again");
+      void this.#open();
+    }
+  }
+
+  addBatch(batchId: string, { poll = false } = {}): void {
+    this.#poller.add(batchId, poll);
+  }
+
+  removeBatch(batchId: string): void {
+    this.#poller.remove(batchId);
+    this.#news.forget(batchId);
+  }
+
   close(): void {
+    this.#closed = true;
     this.#stop("closed by the page");
   }
 
@@ -79,8 +115,15 @@ class Client implements Connection {
 
   #begin(): void {
     if (this.#stopped) return;
+    this.#begun = true;
+    this.#unwatch = watch({
+      woke: () => this.#woke(),
+      froze: () => this.#drop("the page was frozen"),
+      online: () => this.#online(),
+      offline: () => this.#drop("the network is gone"),
+    });
     this.#call(() => this.#options.onStatus?.(this.status));
-    this.#pollIfItTakesLong();
+    this.#pollIfItTakesLong(this.#timing.pollAfter * between(1, 1.5));
     void this.#open();
   }
 
@@ -95,151 +138,147 @@ class Client implements Connection {
       if (attempt === this.#attempt) this.#fail(`no token could be had: ${error}`);
       return;
     }
-    if (attempt !== this.#attempt) return;
+    if (attempt === this.#attempt) this.#attach(token);
+  }
+
+  #attach(token: string): void {
+    const address = new URL(this.#address);
+    const cursor = this.lastMessageId;
+    if (cursor !== undefined) address.searchParams.set("last_message_id", cursor);
+    const renewal = new Renewal(this.#credential, this.#timing, token, (another) =>
+      this.#line?.renew(another),
+    );
+    this.#renewal = renewal;
     try {
-      this.#attach(new WebSocket(this.#address(), ["bearer", token]), token);
+      this.#line = new Line(address, token, this.#timing, {
+        opened: () => this.#opened(cursor !== undefined),
+        said: (message, live) => this.#news.receive(message, live),
+        missed: () => this.#poller.resync(this.#timing.resyncWithin),
+        token: (accepted) => renewal.answered(accepted),
+        lost: (loss) => this.#lose(loss, renewal.token),
+      });
     } catch (error) {
-      // A bad address, or a token that no header can carry: trying again does not help.
-      this.#stop(String(error));
+      // A page that may not open this socket: asking may go well nevertheless.
+      this.#fail(String(error));
     }
-  }
-
-  #address(): string {
-    const url = new URL(this.#options.url, globalThis.location?.href);
-    url.protocol = url.protocol.replace("http", "ws");
-    if (this.lastMessageId !== undefined) url.searchParams.set("last_message_id", this.lastMessageId);
-    return url.href;
-  }
-
-  #attach(socket: WebSocket, token: string): void {
-    this.#socket = socket;
-    this.#handshake = setTimeout(() => socket.close(), this.#timing.handshake);
-    socket.onopen = () => {
-      clearTimeout(this.#handshake);
-      this.#openedAt = Date.now();
-      this.#settling = setTimeout(() => this.#settle(), this.#timing.settle);
-    };
-    socket.onmessage = ({ data }) => {
-      this.#settle();
-      this.#receive(data);
-    };
-    socket.onclose = ({ code, reason }) => this.#lose(code, reason, token);
   }
 
   /** Forget the current socket, the attempt to open one, and the wait for the next. */
   #leave(): void {
     this.#attempt += 1;
-    for (const timer of [this.#retry, this.#handshake, this.#settling]) clearTimeout(timer);
-    if (!this.#socket) return;
-    this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
-    this.#socket.close();
-    this.#socket = undefined;
+    this.#retry.clear();
+    this.#renewal?.stop();
+    this.#line?.close();
+    this.#line = this.#renewal = undefined;
   }
 
-  #settle(): void {
-    if (this.status.state === "open") return;
-    clearTimeout(this.#settling);
-    clearTimeout(this.#patience);
-    this.#patience = undefined;
-    this.#poller?.stop();
+  #opened(resumes: boolean): void {
+    this.#refusals = 0;
+    this.#patience.clear();
+    this.#renewal?.start();
+    this.#poller.poll(false);
+    // Without a message to go on from, nothing tells what happened before. Of many pages one gateway's end
+    // makes connect again at once, but only one page is new.
+    if (!resumes) this.#poller.resync(this.#news.any ? this.#timing.resyncWithin : 0);
     this.#tell({ state: "open", reason: "connected" });
-    // Without a message to go on from, nothing tells what happened before.
-    if (this.lastMessageId === undefined) this.#resync();
   }
 
-  #lose(code: number, reason: string, token: string): void {
-    const opened = this.#openedAt > 0;
-    const stable = opened && Date.now() - this.#openedAt >= this.#timing.stable;
-    this.#openedAt = 0;
-    if (stable) {
+  #lose(loss: Loss, token: string): void {
+    if (loss.stable) {
       this.#failures = 0;
       this.#credential.accepted();
     }
-    const why = reason || (opened ? "the connection was lost" : "no connection can be made");
-    if (code !== UNAUTHORIZED) {
-      this.#fail(why, code);
-    } else if (this.#credential.refused(token)) {
-      this.#wait(why, code);
-      void this.#open();
+    if (loss.code === UNAUTHORIZED) this.#refused(loss, token);
+    else this.#fail(loss.reason, loss);
+  }
+
+  /** A token was refused. One that has expired is replaced, one whose time has not come yet is kept. */
+  #refused(loss: Loss, token: string): void {
+    const early = /\bearly\b/.test(loss.reason);
+    const expired = /\bexpired\b/.test(loss.reason);
+    if (!early && this.#credential.refused(token, expired)) {
+      this.#stop(loss.reason, loss.code);
+      return;
+    }
+    this.#refusals += 1;
+    if (early || this.#refusals > 1) {
+      this.#fail(loss.reason, loss);
     } else {
-      this.#stop(why, code);
+      this.#wait(loss.reason, loss);
+      void this.#open();
     }
   }
 
-  #fail(reason: string, code?: number): void {
+  #fail(reason: string, loss?: Loss): void {
     this.#leave();
     this.#failures += 1;
-    const { firstRetry, longestRetry } = this.#timing;
-    this.#retry = setTimeout(() => void this.#open(), fullJitter(this.#failures, firstRetry, longestRetry));
-    this.#wait(reason, code);
+    const { firstRetry, longestRetry, restart } = this.#timing;
+    const restarts = loss?.opened && loss.code === GOING_AWAY;
+    const wait = restarts ? between(0, restart) : fullJitter(this.#failures, firstRetry, longestRetry);
+    this.#retry.set(wait, () => void this.#open());
+    this.#wait(reason, loss);
   }
 
   /** There is no socket: say so, and ask the server if that lasts. */
-  #wait(reason: string, code?: number): void {
+  #wait(reason: string, loss?: Loss): void {
     this.#why = reason;
     const state = this.status.state === "polling" ? "polling" : "connecting";
-    this.#tell(code === undefined ? { state, reason } : { state, reason, code });
-    this.#pollIfItTakesLong();
+    const { pollAfter, pollAfterLoss } = this.#timing;
+    const lost = loss?.opened && loss.code !== NO_UPDATES;
+    const status: Status = { state, reason: this.#reasons(state) };
+    this.#tell(loss?.code === undefined ? status : { ...status, code: loss.code });
+    this.#pollIfItTakesLong(lost ? pollAfterLoss * between(1, 4) : pollAfter * between(1, 4));
   }
 
-  #pollIfItTakesLong(): void {
-    if (!this.#poller || this.#stopped || this.status.state === "polling") return;
-    this.#patience ??= setTimeout(() => {
-      this.#patience = undefined;
+  #pollIfItTakesLong(wait: number): void {
+    if (this.#patience.pending || this.#stopped || this.status.state === "polling") return;
+    this.#patience.set(wait, () => {
       this.#tell({ ...this.status, state: "polling" });
-      if (!this.#stopped) this.#poller?.start();
-    }, this.#timing.pollAfter);
+      if (!this.#stopped) this.#poller.poll(true);
+    });
   }
 
   #asked(trouble: string): void {
-    if (this.status.state !== "polling") return;
-    this.#tell({ ...this.status, reason: trouble ? `${this.#why}; asking: ${trouble}` : this.#why });
+    this.#trouble = trouble;
+    const { state } = this.status;
+    if (state === "polling") this.#tell({ ...this.status, reason: this.#reasons(state) });
   }
 
-  #answered(status: BatchStatus): void {
-    this.#call(() => this.#options.poll?.onBatch?.(status));
-    for (const assignment of assignmentsIn(status)) this.#assigned(assignment);
+  #reasons(state: Status["state"]): string {
+    return state === "polling" && this.#trouble ? `${this.#why}; asking: ${this.#trouble}` : this.#why;
   }
 
-  #receive(data: unknown): void {
-    const message = parse(data);
-    if (message === null) return;
-    if (message.event === "resync_required") {
-      this.#resync();
-      return;
-    }
-    if (message.message_id !== undefined) {
-      if (!this.#messages.add(message.message_id)) return;
-      this.lastMessageId = message.message_id;
-    }
-    this.#call(() => this.#options.onEvent?.(message));
-    if (isSlotAssigned(message)) this.#assigned(message.data);
+  /** Timers stood still, or were slow: see whether the socket still lives, and do not wait for the next. */
+  #woke(): void {
+    this.#line?.check();
+    if (this.#retry.pending) this.#soon();
+    this.#poller.wake();
   }
 
-  #assigned(data: SlotAssignmentData): void {
-    if (this.#slots.add(`${data.batch_id}/${data.essay_id}/${data.file_upload_id}`)) {
-      this.#call(() => this.#options.onSlotAssigned?.(data));
-    }
-  }
-
-  #resync(): void {
-    this.#call(() => this.#options.onResync?.());
-    if (!this.#stopped) this.#poller?.once();
-  }
-
-  #online = (): void => {
+  #online(): void {
     // The socket, if there seems to be one, belongs to a network that is gone.
+    this.#leave();
     this.#failures = 0;
+    this.#soon();
     this.#wait("the network came back");
-    void this.#open();
-  };
+    this.#poller.wake();
+  }
+
+  #soon(): void {
+    this.#retry.set(between(0, this.#timing.firstRetry), () => void this.#open());
+  }
+
+  /** The socket has no future. */
+  #drop(reason: string): void {
+    if (this.#line) this.#fail(reason);
+  }
 
   #stop(reason: string, code?: number): void {
     if (this.#stopped) return;
-    globalThis.removeEventListener?.("online", this.#online);
+    this.#unwatch();
     this.#leave();
-    clearTimeout(this.#patience);
-    this.#poller?.stop();
+    this.#patience.clear();
+    this.#poller.stop();
     this.status = code === undefined ? { state: "stopped", reason } : { state: "stopped", reason, code };
     this.#report(() => this.#options.onStatus?.(this.status));
   }
@@ -266,4 +305,12 @@ class Client implements Connection {
       });
     }
   }
+}
+
+/** The gateway's address for a WebSocket, which asks it to break the silence. */
+function gateway(url: string | URL, heartbeat: number): URL {
+  const address = new URL(url, globalThis.location?.href);
+  address.protocol = address.protocol.replace("http", "ws");
+  if (heartbeat > 0) address.searchParams.set("heartbeat", String(heartbeat / 1_000));
+  return address;
 }

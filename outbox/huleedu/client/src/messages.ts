@@ -23,11 +23,27 @@ export interface SlotAssignmentData {
   text_storage_id: string | null;
   /** When it was assigned, RFC 3339; from a status, when the essay last changed. */
   timestamp: string;
+  /** The first upload of the same text, whose slot this is. */
+  duplicate_of?: string;
 }
 
+/** No slot of the batch was left for a file. */
+export interface ExcessData {
+  batch_id: string;
+  file_upload_id: string;
+  filename: string | null;
+  reason: "NO_AVAILABLE_SLOT";
+  /** When that was found, RFC 3339; null when it was learnt by asking for the batch's status. */
+  timestamp: string | null;
+}
+
+/** A notification of {@link SlotAssignmentData}. */
 export type SlotAssigned = Notification<"essay_slot_assigned", SlotAssignmentData> & {
   data: SlotAssignmentData;
 };
+
+/** A notification of {@link ExcessData}. */
+export type Excess = Notification<"essay_excess", ExcessData> & { data: ExcessData };
 
 /** One essay in a batch's status. What is not known yet is null or missing. */
 export interface EssayStatus {
@@ -46,6 +62,14 @@ export interface EssayStatus {
   last_updated: string;
 }
 
+/** A file for which no slot was left, in a batch's status. */
+export interface ExcessFile {
+  file_upload_id: string;
+  filename?: string | null;
+  text_storage_id?: string | null;
+}
+
+/** How far a batch is. */
 export type OverallStatus =
   | "pending_content"
   | "ready"
@@ -66,11 +90,17 @@ export interface BatchStatus {
   requested_pipeline?: string | null;
   current_phase?: string | null;
   essays: EssayStatus[];
+  excess?: ExcessFile[];
   created_at: string;
   last_updated: string;
   processing_started_at?: string | null;
   processing_completed_at?: string | null;
   student_prompt_ref?: unknown;
+}
+
+/** True if this is an answer on a batch, and not, say, the login page of a network. */
+export function isBatchStatus(value: unknown): value is BatchStatus {
+  return isObject(value) && typeof value["batch_id"] === "string" && Array.isArray(value["essays"]);
 }
 
 /** Reads what the gateway sent; null if it is no notification. */
@@ -84,13 +114,16 @@ export function parse(text: unknown): Notification | null {
   }
 }
 
+/** True if this tells of an assigned slot. */
 export function isSlotAssigned(message: Notification): message is SlotAssigned {
-  const { event, data } = message;
   return (
-    event === "essay_slot_assigned" &&
-    isObject(data) &&
-    ["batch_id", "essay_id", "file_upload_id"].every((name) => typeof data[name] === "string")
+    message.event === "essay_slot_assigned" && has(message.data, "batch_id", "essay_id", "file_upload_id")
   );
+}
+
+/** True if this tells of a file for which no slot was left. */
+export function isExcess(message: Notification): message is Excess {
+  return message.event === "essay_excess" && has(message.data, "batch_id", "file_upload_id");
 }
 
 /** The assignments that a batch's status tells of. */
@@ -109,10 +142,28 @@ export function* assignmentsIn(status: BatchStatus): Generator<SlotAssignmentDat
   }
 }
 
+/** The files without a slot that a batch's status tells of. */
+export function* excessIn(status: BatchStatus): Generator<ExcessData> {
+  for (const file of status.excess ?? []) {
+    yield {
+      batch_id: status.batch_id,
+      file_upload_id: file.file_upload_id,
+      filename: file.filename ?? null,
+      reason: "NO_AVAILABLE_SLOT",
+      timestamp: null,
+    };
+  }
+}
+
 function isNotification(value: unknown): value is Notification {
   if (!isObject(value)) return false;
   const { event, message_id: id } = value;
   return typeof event === "string" && (id === undefined || typeof id === "string");
+}
+
+/** True if these are there, as texts. */
+function has(data: unknown, ...names: string[]): boolean {
+  return isObject(data) && names.every((name) => typeof data[name] === "string");
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

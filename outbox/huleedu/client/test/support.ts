@@ -16,7 +16,9 @@ export class FakeSocket {
   onopen: (() => void) | null = null;
   onmessage: ((event: { data: unknown }) => void) | null = null;
   onclose: ((event: { code: number; reason: string }) => void) | null = null;
+  opened = false;
   closed = false;
+  sent: unknown[] = [];
 
   constructor(
     readonly url: string,
@@ -31,11 +33,21 @@ export class FakeSocket {
     return socket;
   }
 
+  /** What the address asks for. */
+  get asks(): Record<string, string> {
+    return Object.fromEntries(new URL(this.url).searchParams);
+  }
+
   /** The gateway accepts, and does not close at once. */
   open(): this {
+    this.opened = true;
     this.onopen?.();
     pass(200);
     return this;
+  }
+
+  send(text: string): void {
+    this.sent.push(JSON.parse(text));
   }
 
   say(message: unknown): void {
@@ -56,22 +68,63 @@ export class FakeSocket {
 export class FakeServer {
   answers = new Map<string, unknown>();
   status = 200;
+  headers: Record<string, string> = {};
+  hangs = false;
   asked: { url: string; authorization: string | null }[] = [];
 
   fetch = async (url: string, init: RequestInit): Promise<Response> => {
     this.asked.push({ url, authorization: new Headers(init.headers).get("Authorization") });
     const batchId = decodeURIComponent(url.split("/").at(-2) ?? "");
-    if (this.status !== 200) return new Response("", { status: this.status });
+    const { signal } = init;
+    if (this.hangs && signal) {
+      return new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+    }
+    if (this.status !== 200) return new Response("", { status: this.status, headers: this.headers });
     const answer = this.answers.get(batchId);
+    if (typeof answer === "string") return new Response(answer);
     return answer ? Response.json(answer) : new Response("", { status: 404 });
   };
 }
 
+/** Whether somebody looks, and what the browser tells its pages. */
+export class FakeBrowser {
+  readonly document = Object.assign(new EventTarget(), { visibilityState: "visible" });
+  readonly #window = new EventTarget();
+
+  constructor() {
+    const window = this.#window;
+    Object.assign(globalThis, {
+      document: this.document,
+      addEventListener: window.addEventListener.bind(window),
+    });
+  }
+
+  hide(): void {
+    this.document.visibilityState = "hidden";
+    this.document.dispatchEvent(new Event("visibilitychange"));
+  }
+
+  show(): void {
+    this.document.visibilityState = "visible";
+    this.document.dispatchEvent(new Event("visibilitychange"));
+  }
+
+  /** Tell the page of this: `freeze` and `resume` are the document's, the others the window's. */
+  tell(name: string, more: object = {}): void {
+    const target = name === "freeze" || name === "resume" ? this.document : this.#window;
+    target.dispatchEvent(Object.assign(new Event(name), more));
+  }
+}
+
 /** What a page was told. */
 export class Page {
+  static all: Page[] = [];
+
   statuses: Status[] = [];
   events: Notification[] = [];
   slots: string[] = [];
+  /** How each slot was learnt. */
+  hows: string[] = [];
   resyncs = 0;
   readonly connection: Connection;
 
@@ -81,12 +134,16 @@ export class Page {
       token: "the-token",
       onStatus: (status) => this.statuses.push(status),
       onEvent: (message) => this.events.push(message),
-      onSlotAssigned: (data) => this.slots.push(data.file_upload_id),
+      onSlotAssigned: (data, { live, recovered }) => {
+        this.slots.push(data.file_upload_id);
+        this.hows.push(live ? "live" : recovered ? "recovered" : "before");
+      },
       onResync: () => {
         this.resyncs += 1;
       },
       ...options,
     });
+    Page.all.push(this);
   }
 
   get states(): string[] {
@@ -104,18 +161,34 @@ export async function settle(): Promise<void> {
   for (let turn = 0; turn < 5; turn += 1) await new Promise((resolve) => setImmediate(resolve));
 }
 
+/** Set the clock on the wall, by so many milliseconds; what measures waits goes on as before. */
+export function setClock(milliseconds: number): void {
+  const { now } = Date;
+  mock.method(Date, "now", () => now.call(Date) + milliseconds);
+}
+
 export function start(): FakeServer {
   const server = new FakeServer();
   FakeSocket.all = [];
   mock.timers.enable({ apis: ["setTimeout", "Date"] });
+  const { now } = Date;
+  mock.method(performance, "now", () => now.call(Date));
   mock.method(Math, "random", () => 0.5);
   Object.assign(globalThis, { WebSocket: FakeSocket, fetch: server.fetch });
   return server;
 }
 
 export function end(): void {
+  for (const page of Page.all.splice(0)) page.connection.close();
   mock.timers.reset();
   mock.restoreAll();
+  for (const name of ["document", "addEventListener"]) Reflect.deleteProperty(globalThis, name);
+}
+
+/** A token that says of itself how many seconds it is good for, by an issuer's clock that may be wrong. */
+export function jwt(seconds: number, issued = 1_000_000, name = ""): string {
+  const part = (value: object): string => Buffer.from(JSON.stringify(value)).toString("base64url");
+  return `${part({ alg: "HS256" })}.${part({ sub: name, iat: issued, exp: issued + seconds })}.signature`;
 }
 
 export function slot(number: number): Notification {
