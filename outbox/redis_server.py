@@ -8,6 +8,7 @@ believes the one with the newest configuration.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self, TypeVar
@@ -21,6 +22,9 @@ from redis.exceptions import RedisError
 from outbox.errors import describe
 
 _ASK_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
+_BLIND_SECONDS = 10.0
+"""No Sentinel answered: that took its time, and is not tried again soon."""
 _SENTINEL_PORT = 26_379
 _SENTINEL_SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 
@@ -83,6 +87,25 @@ class Sentinels:
             await connection.disconnect(nowait=True)
 
 
+class Whereabouts:
+    """Where the master is, asked for now and then: the one before may still answer."""
+
+    def __init__(self, sentinels: Sentinels) -> None:
+        self._sentinels = sentinels
+        self._known: Master | None = None
+        self._next = 0.0
+
+    async def have_changed(self, connection: Connection) -> bool:
+        """Returns True if a connection leads to a master of the past."""
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + _LOOK_SECONDS
+            try:
+                self._known = await self._sentinels.find()
+            except RedisError:
+                self._next = time.monotonic() + _BLIND_SECONDS
+        return self._known is not None and self._known[1:] != (connection.host, connection.port)
+
+
 class _ToMaster(Connection):
     """A connection to wherever the master is when it connects."""
 
@@ -124,9 +147,7 @@ class RedisServer:
         login, at, hosts = netloc.rpartition("@")
         master, _, db = path.strip("/").partition("/")
         if not master or not hosts:
-            raise ValueError(
-                "a URL of Sentinels is redis+sentinel://host:26379,host:26379/name-of-the-master"
-            )
+            raise ValueError("with Sentinels a URL is redis+sentinel://host:26379,host:26379/master")
         found: dict[str, Any] = {
             **options,
             **parse_url(f"{_SENTINEL_SCHEMES[scheme]}://{login}{at}master/{db or 0}?{query}"),
@@ -155,12 +176,14 @@ def _host_and_port(text: str) -> tuple[str, int]:
     return parts.hostname, parts.port or _SENTINEL_PORT
 
 
-def is_cluster(hello: Any) -> bool:
-    """Returns True if this answer to HELLO is that of a Redis Cluster; servers before 6.0 know no HELLO."""
-    match hello:
-        case Mapping():
-            return hello.get(b"mode", hello.get("mode")) in (b"cluster", "cluster")
-        case [*words]:
-            return b"cluster" in words
-        case _:
-            return False
+NO_MASTER = "it is a replica: what is published there reaches nobody else"
+"""Why a replica is refused."""
+
+
+def unfit(hello: Any) -> str | None:
+    """Returns why a server that answers HELLO so cannot be used; None if it can, or is too old for HELLO."""
+    words = list(hello) if isinstance(hello, list) else []
+    said = dict(zip(words[::2], words[1::2], strict=False))
+    if said.get(b"mode") == b"cluster":
+        return NO_CLUSTER
+    return None if said.get(b"role", b"master") == b"master" else NO_MASTER

@@ -11,6 +11,8 @@ from outbox.policy import Backoff, Policy
 from outbox.settings.environment import Section
 from outbox.settings.values import Seconds, WholeSeconds
 
+_REDIS_SCHEMES = ("redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://", "unix://")
+
 
 class SinkSettings(Section):
     """What every sink has: its failure policy and its limits."""
@@ -94,7 +96,9 @@ class RedisSettings(Section):
     """How to reach Redis and how to write to it."""
 
     url: SecretStr | None = None
-    """`redis://[user:password@]host:port/db`, or `rediss://` for TLS. The Redis sink exists if it is set."""
+    """`redis://[user:password@]host:port/db`, or `rediss://` for TLS; with Sentinels
+    `redis+sentinel://[user:password@]host:26379,host:26379/master/db`, or `rediss+sentinel://`. The Redis
+    sink exists if it is set."""
     ssl_ca_file: Path | None = None
     """The authorities to trust, PEM; unset: the system's."""
     ssl_cert_file: Path | None = None
@@ -111,8 +115,8 @@ class RedisSettings(Section):
     @field_validator("url")
     @classmethod
     def _is_redis(cls, value: SecretStr | None) -> SecretStr | None:
-        if value and not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("must start with redis://, rediss:// or unix://")
+        if value and not value.get_secret_value().startswith(_REDIS_SCHEMES):
+            raise ValueError(f"must start with {', '.join(_REDIS_SCHEMES)}")
         return value
 
     @model_validator(mode="after")

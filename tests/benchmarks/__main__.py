@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-NAMES = ("relay", "fairness", "notify")
+NAMES = ("relay", "fairness", "notify", "gateway")
 
 
 @click.command(help=__doc__)

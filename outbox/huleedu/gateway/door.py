@@ -60,7 +60,7 @@ class Door:
             socket_timeout=settings.redis_timeout_seconds,
         )
         self._redis = Redis.from_pool(pool)
-        self._recent = RecentMessages(self._redis, settings.redis_timeout_seconds)
+        self._recent = RecentMessages(self._redis, hub.subscriptions.probe, settings.redis_timeout_seconds)
         self._revocations = Revocations(self._redis, settings.redis_timeout_seconds)
         self._of: defaultdict[str, dict[SocketSession, None]] = defaultdict(dict)
         """Each user's, the oldest first."""
@@ -74,9 +74,13 @@ class Door:
             socket.admission = closing.INTERNAL
 
     async def run(self) -> None:
-        """Ends the sockets whose tokens are revoked, for ever."""
+        """Ends the sockets whose tokens are revoked, and connections to a Redis that was lost, for ever."""
         while True:
-            user = await self._hub.revoked.get()
+            user = await self._hub.news.get()
+            if user is None:
+                # Connections of the pool may go on well with what is the master no more.
+                await self._redis.connection_pool.disconnect()
+                continue
             for session in list(self._of.get(user, ())):
                 # It is looked at again when the token is renewed, at the latest.
                 with suppress(*_UNREACHABLE):

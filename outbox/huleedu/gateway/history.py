@@ -38,10 +38,11 @@ def replication_of(info: Mapping[str, Any]) -> str | None:
     return str(info["master_replid"]) if info.get("role") == "master" else None
 
 
-async def note_history(redis: Redis, leeway: float) -> None:
-    """Notes that another history has begun, if one has. Raises RedisError where that cannot be done.
+async def note_history(redis: Redis, leeway: float) -> str | None:
+    """Notes that another history has begun, if one has; returns its replication id, None for a replica.
 
-    `leeway` seconds are added where the one before was on another server's clock.
+    Raises RedisError where that cannot be done. `leeway` seconds are added where the history before may have
+    been on another server's clock.
     """
     pipe = redis.pipeline(transaction=False)
     pipe.info("replication")
@@ -50,6 +51,7 @@ async def note_history(redis: Redis, leeway: float) -> None:
     info, noted, (seconds, micros) = await pipe.execute()
     before, now = History.read(noted), replication_of(info)
     if now is None or (before and before.replication == now):
-        return
+        return now
     began = seconds * 1_000 + micros // 1_000 + (int(leeway * 1_000) if before else 0)
     await redis.set(HISTORY, f"{now} {began}")
+    return now

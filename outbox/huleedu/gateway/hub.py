@@ -36,8 +36,8 @@ class Hub:
         self._patience: asyncio.TimerHandle | None = None
         self._interrupted = False
         self.subscriptions = Subscriptions(settings, server, self)
-        self.revoked: asyncio.Queue[str] = asyncio.Queue()
-        """Users who have sockets here, and whose tokens may have been revoked."""
+        self.news: asyncio.Queue[str | None] = asyncio.Queue()
+        """Users who have sockets here, and whose tokens may have been revoked; None when Redis was lost."""
 
     async def join(self, user: str, listener: Listener) -> None:
         """Adds a socket; when this returns, every message published from now on reaches it.
@@ -82,7 +82,7 @@ class Hub:
     def hear_of_revocation(self, user: str) -> None:
         """Takes note that tokens of a user may have been revoked."""
         if channel_of(user) in self._audiences:
-            self.revoked.put_nowait(user)
+            self.news.put_nowait(user)
 
     def redis_came(self) -> None:
         """Takes note that subscriptions are in force; after an interruption each socket is owed a resync."""
@@ -100,6 +100,7 @@ class Hub:
         metrics.REDIS_UP.set(0)
         metrics.REDIS_LOST.inc()
         self._interrupted = True
+        self.news.put_nowait(None)
         loop = asyncio.get_running_loop()
         self._patience = loop.call_later(self._settings.redis_grace_seconds, self._give_up)
 

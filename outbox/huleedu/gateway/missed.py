@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 
 from outbox.huleedu.channels import channel_of, stream_of
 from outbox.huleedu.gateway.history import HISTORY, History, replication_of
+from outbox.huleedu.gateway.probe import Probe
 
 _Log = Sequence[tuple[bytes, Mapping[bytes, bytes]]]
 
@@ -32,8 +33,9 @@ class Missed(NamedTuple):
 class RecentMessages:
     """The capped streams of all users; an entry has the fields `message_id` and `data`."""
 
-    def __init__(self, redis: Redis, timeout: float) -> None:
+    def __init__(self, redis: Redis, probe: Probe, timeout: float) -> None:
         self._redis = redis
+        self._probe = probe
         self._timeout = timeout
 
     async def since(self, user: str, message_id: str) -> Missed | None:
@@ -49,7 +51,7 @@ class RecentMessages:
         async with asyncio.timeout(self._timeout):
             info, noted, entries = await pipe.execute()
         history = History.read(noted)
-        if history is None or history.replication != replication_of(info):
+        if history is None or not history.replication == replication_of(info) == self._probe.replication:
             return None
         return _after(message_id, cast("_Log", entries), history.began)
 

@@ -54,7 +54,7 @@ class GatewaySettings(ServiceSettings):
     jwks_max_age_seconds: Seconds = 600.0
     """Keys are fetched anew when they are older, so that a withdrawn key is forgotten."""
     jwks_cooldown_seconds: Seconds = 10.0
-    """A token that is not signed by a key that is known makes the gateway fetch them, at most this often."""
+    """A token that no known key has signed makes the gateway fetch them anew, at most this often."""
     jwt_audience: str = "huleedu-platform"
     """The `aud` that a token must have."""
     jwt_issuer: str = "huleedu-identity-service"

@@ -19,7 +19,7 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import RedisError
 
 from outbox.errors import describe
-from outbox.huleedu.gateway.probe import ClusterRefused, Probe
+from outbox.huleedu.gateway.probe import Probe, Unfit
 from outbox.huleedu.gateway.revoked import PREFIX as REVOKED
 from outbox.huleedu.gateway.settings import GatewaySettings
 from outbox.logs import Throttle
@@ -64,7 +64,7 @@ class Subscriptions:
         self._hearer = hearer
         self._timeout = settings.redis_timeout_seconds
         self._interval = settings.redis_ping_seconds
-        self._probe = Probe(server, settings.redis_clock_leeway_seconds)
+        self.probe = Probe(server, settings.redis_clock_leeway_seconds)
         # Silence is normal on this connection; the fences notice when it is not.
         self._pool: ConnectionPool = server.pool(client_name="websocket-gateway", socket_timeout=None)
         self._commands: asyncio.Queue[tuple[str, ...]] | None = None
@@ -98,9 +98,12 @@ class Subscriptions:
         """Waits for what this process publishes to itself. Raises as `fence` and `Probe.publish` do."""
         number = f"probe {next(self._numbers)}"
         passed = self._expect(number)
-        async with asyncio.timeout(self._timeout):
-            await self._probe.publish(number)
-        await self._until(passed)
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self.probe.publish(number)
+                await passed
+        finally:
+            self._fences.pop(number.encode(), None)
 
     def _expect(self, number: str) -> asyncio.Future[None]:
         passed = self._fences[number.encode()] = asyncio.get_running_loop().create_future()
@@ -120,7 +123,7 @@ class Subscriptions:
         while True:
             try:
                 await self._serve()
-            except* (RedisError, OSError, TimeoutError, Unreachable, ClusterRefused) as problems:
+            except* (RedisError, OSError, TimeoutError, Unreachable, Unfit) as problems:
                 self._lost(problems.exceptions[0])
             failures = 1 if self.up else failures + 1
             if self.up:
@@ -129,7 +132,7 @@ class Subscriptions:
             await asyncio.sleep(_RECONNECT.delay(failures, random.random()))  # noqa: S311
 
     def _lost(self, problem: BaseException) -> None:
-        self.trouble = str(problem) if isinstance(problem, ClusterRefused) else _SILENT
+        self.trouble = str(problem) if isinstance(problem, Unfit) else _SILENT
         if self._throttle.passes(("redis.lost", self.trouble)):
             _log.warning("redis.lost", reason=describe(problem), was_up=self.up)
 
@@ -140,7 +143,7 @@ class Subscriptions:
                 await connection.connect()  # type: ignore[no-untyped-call]
             self._commands = asyncio.Queue()
             self._ask("PSUBSCRIBE", f"{REVOKED}*")
-            self._ask("SUBSCRIBE", self._probe.channel, *self.channels)
+            self._ask("SUBSCRIBE", self.probe.channel, *self.channels)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._write(connection, self._commands))
                 tasks.create_task(self._read(connection))
@@ -160,7 +163,7 @@ class Subscriptions:
     async def _read(self, connection: AbstractConnection) -> None:
         while True:
             match await connection.read_response():
-                case [b"message", channel, data] if channel == self._probe.channel.encode():
+                case [b"message", channel, data] if channel == self.probe.channel.encode():
                     self._passed(data)
                 case [b"message", channel, data]:
                     self._hearer.hear(channel.decode(), data)

@@ -18,6 +18,7 @@ from redis.exceptions import (
 
 from outbox.errors import Permanent, SinkError, Transient, Unavailable, describe
 from outbox.message import Delivery, Result, Sent
+from outbox.redis_server import unfit
 from outbox.sinks import BEHIND
 
 Command = tuple[int, bytes]
@@ -77,6 +78,15 @@ def results_of(
         for row in rows
         if (destination := deliveries[row].destination) in destinations
     }
+
+
+def by_the_right_server(hello: Any, results: dict[int, Result]) -> dict[int, Result]:
+    """Returns the results if the server that answered HELLO so is fit; else nothing counts as sent."""
+    reason = unfit(hello)
+    if reason is None:
+        return results
+    unknown = Unavailable(reason, uncertain=True)
+    return {row: unknown if isinstance(result, Sent) else result for row, result in results.items()}
 
 
 def _each(commands: Sequence[Command], replies: Sequence[Any]) -> dict[int, Result]:

@@ -5,6 +5,9 @@ With `OUTBOX_REDIS_STREAM` it is appended to the capped stream `<channel>:log` f
 the fields `message_id` and `data` (the payload): who subscribes and then reads the log misses nothing.
 A delivery without a payload says nothing here, and is refused for good.
 
+Each batch asks first whom it speaks to: a Cluster is refused, and a master that has become a replica is left.
+Where Sentinels are named, they are asked about once a second who the master is.
+
 The user needs the rights `+multi +exec +ping +publish` and `&<channel>`; for the stream also `+xadd
 +expire` and `~<channel>:log`.
 """
@@ -13,19 +16,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any
 
 from hiredis import pack_command
-from redis.asyncio import Connection, ConnectionPool, SSLConnection
-from redis.asyncio.connection import parse_url
+from redis.asyncio import Connection, ConnectionPool
 from redis.exceptions import RedisError, ResponseError
 
 from outbox.errors import SettingsError, Unavailable, describe
 from outbox.message import Delivery, Result
+from outbox.redis_server import RedisServer, Whereabouts, unfit
 from outbox.settings import RedisSettings
 from outbox.sinks.network import tls_context, withdraw
-from outbox.sinks.redis.replies import Command, describe_reply, results_of, without_payload
+from outbox.sinks.redis.replies import (
+    Command,
+    by_the_right_server,
+    describe_reply,
+    results_of,
+    without_payload,
+)
 
 _CONNECT_SECONDS = 3.0
 _STOP_SECONDS = 2.0
@@ -39,20 +48,24 @@ class RedisSink:
         self._max_length = settings.stream_max_length
         self._ttl = settings.stream_ttl_seconds
         self._timeout = timeout
-        self._pool = _pool(settings, timeout)
+        server = _server(settings, timeout)
+        self._pool: ConnectionPool = server.pool()
+        self._whereabouts = Whereabouts(server.sentinels) if server.sentinels else None
         self._under_way: set[asyncio.WriteTransport] = set()
 
     async def start(self) -> None:
         """Connects. Raises `Unavailable` while the server does not answer, after a few seconds at most."""
         try:
             async with asyncio.timeout(_CONNECT_SECONDS), self._connection() as connection:
-                (answer,) = await self._exchange(connection, [_pack("PING")])
+                hello, answer = await self._exchange(connection, [_HELLO, _pack("PING")])
         except TimeoutError:
             raise Unavailable(f"no answer within {_CONNECT_SECONDS:g} s") from None
         except (RedisError, OSError) as error:
             raise Unavailable(describe(error)) from None
         if isinstance(answer, ResponseError):
             raise Unavailable(describe_reply(answer))
+        if reason := unfit(hello):
+            raise Unavailable(reason)
 
     async def send(self, deliveries: Sequence[Delivery]) -> list[Result]:
         """Sends a batch; returns one result per delivery, in its order."""
@@ -64,11 +77,14 @@ class RedisSink:
                     commands = list(self._commands(rows, deliveries))
                     async with self._connection() as connection:
                         under_way = True
-                        replies = await self._exchange(
-                            connection, [_pack("MULTI"), *(packed for _, packed in commands), _pack("EXEC")]
+                        hello, *replies = await self._exchange(
+                            connection, [_HELLO, _MULTI, *(packed for _, packed in commands), _EXEC]
                         )
                         under_way = False
-                    results |= results_of(commands, replies, deliveries)
+                        found = by_the_right_server(hello, results_of(commands, replies, deliveries))
+                        if any(isinstance(result, Unavailable) for result in found.values()):
+                            await connection.disconnect(nowait=True)  # Another may be the master by now.
+                    results |= found
         except TimeoutError:
             reason = f"no answer within {self._timeout:g} s"
         except (RedisError, OSError) as error:
@@ -102,6 +118,9 @@ class RedisSink:
     async def _connection(self) -> AsyncIterator[Connection]:
         connection: Connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
         try:
+            if self._whereabouts and await self._whereabouts.have_changed(connection):
+                await connection.disconnect(nowait=True)
+                await connection.connect()  # type: ignore[no-untyped-call]
             yield connection
         finally:
             await self._pool.release(connection)
@@ -123,14 +142,6 @@ class RedisSink:
             self._under_way.discard(transport)
 
 
-class _TlsConnection(SSLConnection):
-    """A connection that reads its files whenever it connects: a certificate may have been renewed."""
-
-    def _connection_arguments(self) -> Mapping[str, Any]:
-        self.ssl_context.context = None
-        return super()._connection_arguments()
-
-
 async def _reply(connection: Connection) -> Any:
     try:
         return await connection.read_response(disable_decoding=True)
@@ -142,7 +153,10 @@ def _pack(*words: str | bytes | int) -> bytes:
     return bytes(pack_command(words))  # type: ignore[arg-type]  # its stub knows commands of one word only
 
 
-def _pool(settings: RedisSettings, timeout: float) -> ConnectionPool:
+_HELLO, _MULTI, _EXEC = _pack("HELLO"), _pack("MULTI"), _pack("EXEC")
+
+
+def _server(settings: RedisSettings, timeout: float) -> RedisServer:
     if settings.url is None:
         raise SettingsError("OUTBOX_REDIS_URL is not set; example: redis://localhost:6379/0")
     options: dict[str, Any] = {
@@ -151,18 +165,15 @@ def _pool(settings: RedisSettings, timeout: float) -> ConnectionPool:
         "socket_connect_timeout": min(_CONNECT_SECONDS, timeout),
     }
     url = settings.url.get_secret_value()
-    if url.startswith("rediss://"):
+    if url.startswith(("rediss://", "rediss+sentinel://")):
         ca, cert, key = settings.ssl_ca_file, settings.ssl_cert_file, settings.ssl_key_file
         tls_context("OUTBOX_REDIS_SSL", ca=ca, cert=cert, key=key)  # says what is wrong with the files
         options |= {"ssl_ca_certs": ca, "ssl_certfile": cert, "ssl_keyfile": key, "ssl_check_hostname": True}
     elif settings.ssl_ca_file or settings.ssl_cert_file:
         raise SettingsError(
-            "OUTBOX_REDIS_SSL_… is for TLS, and OUTBOX_REDIS_URL does not start with rediss://"
+            "OUTBOX_REDIS_SSL_… is for TLS, and OUTBOX_REDIS_URL does not start with rediss:// or rediss+sentinel://"
         )
     try:
-        found = {**options, **parse_url(url)}
+        return RedisServer.of(url, **options)
     except ValueError as error:
         raise SettingsError(f"OUTBOX_REDIS_URL: {error}") from None
-    if found.get("connection_class") is SSLConnection:
-        found["connection_class"] = _TlsConnection
-    return ConnectionPool(**found)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 
 import httpx
 from pydantic import SecretStr
@@ -19,6 +21,7 @@ from tests.support.gateway import (
     numbers,
     publish,
     receive,
+    recovered,
     sessions,
     subscribers,
     token,
@@ -152,3 +155,24 @@ async def test_health_and_metrics(gateway: Gateway, redis: Redis) -> None:
     assert (await get(gateway, "/readyz")).json() == ready
     assert (await get(gateway, "/other")).status_code == 404
     assert (await get(gateway, "/ws")).status_code == 426
+
+
+async def test_a_user_with_the_rights_of_the_manual_suffices(
+    start_gateway: StartGateway, own_redis: Valkey
+) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "huleedu.md").read_text()
+    rights = re.findall(r"`(\+info [^`]*)`.*?`(~[^`]*)`.*?`(&[^`]*)`.*?`(&[^`]*)`", text, re.DOTALL)
+    async with Redis.from_url(own_redis.url) as redis:
+        words = " ".join(rights[0]).split()
+        await redis.execute_command("ACL SETUSER", "gateway", "on", ">secret", *words)  # type: ignore[no-untyped-call]
+        gateway = await start_gateway(redis_url=own_redis.url.replace("//", "//gateway:secret@"))
+        last = await publish(redis, "alice", 1)
+        await publish(redis, "alice", 2)
+        async with client(gateway, token(iat=1), last_message_id=last) as socket:
+            assert await recovered(socket) == 1
+            assert await numbers(socket, 1) == [2]
+            await publish(redis, "alice", 3)
+            assert await numbers(socket, 1) == [3]
+            await redis.set("ws:revoked:alice", 2)
+            await redis.publish("ws:revoked:alice", "")
+            assert await closing(socket) == (4401, "revoked")

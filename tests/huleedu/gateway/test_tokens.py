@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jwt
@@ -20,24 +21,24 @@ def signed(secret: str = SECRET, algorithm: str = "HS256", **changed: Any) -> st
     return jwt.encode(claims(**changed), secret, algorithm)
 
 
-BAD_TOKENS = {
-    "no token": "",
-    "no JWT": "alice",
-    "another secret": signed("another secret of at least 32 bytes!"),
-    "not signed": jwt.encode(claims(), "", "none"),
-    "another algorithm": signed(SECRET * 2, "HS512"),
-    "changed after signing": token().replace(".", ".e30", 1),
-    "expired": token(exp=int(time.time()) - 20),
-    "never expires": token(exp=None),
-    "foreign audience": token(aud="another-platform"),
-    "no audience": token(aud=None),
-    "foreign issuer": token(iss="somebody"),
-    "no issuer": token(iss=None),
-    "no user": token(sub=None),
-    "an empty user": token(sub=""),
-    "a user with a line break": token(sub="a\nb"),
-    "not valid yet": token(nbf=int(time.time()) + 60),
-    "issued later": token(iat=int(time.time()) + 60),
+BAD_TOKENS: dict[str, Callable[[], str]] = {
+    "no token": lambda: "",
+    "no JWT": lambda: "alice",
+    "another secret": lambda: signed("another secret of at least 32 bytes!"),
+    "not signed": lambda: jwt.encode(claims(), "", "none"),
+    "another algorithm": lambda: signed(SECRET * 2, "HS512"),
+    "changed after signing": lambda: token().replace(".", ".e30", 1),
+    "expired": lambda: token(exp=int(time.time()) - 20),
+    "never expires": lambda: token(exp=None),
+    "foreign audience": lambda: token(aud="another-platform"),
+    "no audience": lambda: token(aud=None),
+    "foreign issuer": lambda: token(iss="somebody"),
+    "no issuer": lambda: token(iss=None),
+    "no user": lambda: token(sub=None),
+    "an empty user": lambda: token(sub=""),
+    "a user with a line break": lambda: token(sub="a\nb"),
+    "not valid yet": lambda: token(nbf=int(time.time()) + 60),
+    "issued later": lambda: token(iat=int(time.time()) + 60),
 }
 
 
@@ -54,7 +55,7 @@ async def test_a_bad_token_is_closed_with_4401_and_why_before_anything_is_subscr
     gateway: Gateway, redis: Redis, name: str
 ) -> None:
     await redis.config_resetstat()
-    async with client(gateway, BAD_TOKENS[name]) as socket:
+    async with client(gateway, BAD_TOKENS[name]()) as socket:
         assert await closing(socket) == (4401, REASONS.get(name, "claims"))
     assert "cmdstat_subscribe" not in await redis.info("commandstats")
 
