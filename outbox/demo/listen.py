@@ -25,6 +25,7 @@ from outbox.demo.ledger import Ledger
 from outbox.errors import OperatorError, describe
 from outbox.huleedu.channels import stream_of, user_of
 from outbox.huleedu.events import SLOT_ASSIGNED, TOPICS
+from outbox.redis_server import RedisServer
 from outbox.settings import KafkaSettings, RedisSettings
 from outbox.sinks.kafka import connection_options
 
@@ -175,7 +176,7 @@ class _RedisListener:
 def _client(settings: RedisSettings) -> Redis:
     url = settings.url.get_secret_value() if settings.url else ""
     options: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": 3.0}
-    if url.startswith("rediss://"):
+    if url.startswith(("rediss://", "rediss+sentinel://")):
         files = (settings.ssl_ca_file, settings.ssl_cert_file, settings.ssl_key_file)
         options |= dict(zip(("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"), files, strict=True))
-    return Redis.from_url(url, **options)
+    return Redis.from_pool(RedisServer.of(url, **options).pool())
