@@ -53,12 +53,13 @@ def gateway() -> None:
     service.main(settings_of_process(service.GatewaySettings))
 
 
-@huleedu.command(short_help="Serve the page on which teachers upload essays.")
+@huleedu.command(short_help="Ask RAS for browsers; show the upload page in a demo.")
 def page() -> None:
-    """The upload page and its server, which asks RAS for the browser.
+    """The browser's way to RAS: checks a user's token, and tells how that user's batches are.
 
-    Settings are PAGE_… variables: PAGE_DATABASE_URL, PAGE_GATEWAY_URL, PAGE_RAS_URL, PAGE_RAS_API_KEY and
-    PAGE_JWT_SECRET at least. Anybody may be one of its demo users. SIGTERM: end with 0.
+    Settings are PAGE_… variables: PAGE_DATABASE_URL, PAGE_RAS_URL, PAGE_RAS_API_KEY and PAGE_JWKS or
+    PAGE_JWT_SECRET at least. PAGE_DEMO=true, with PAGE_GATEWAY_URL, adds the page on which anybody may upload
+    essays as one of its demo users. SIGTERM: end with 0.
     """
     service = _service("page")
     service.main(settings_of_process(service.PageSettings))

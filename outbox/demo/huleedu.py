@@ -49,6 +49,7 @@ class HuleEdu:
             "page": {
                 **database,
                 "PORT": str(page),
+                "DEMO": "true",
                 "GATEWAY_URL": f"ws://{HOST}:{gateway}/ws",
                 "RAS_URL": f"http://{HOST}:{ras}",
                 "RAS_API_KEY": api_key,

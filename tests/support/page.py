@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -23,6 +24,7 @@ def page_settings(**changed: Any) -> PageSettings:
         "ras_url": "http://127.0.0.1:1",
         "ras_api_key": API_KEY,
         "jwt_secret": SECRET,
+        "demo": True,
         "port": 0,
     }
     return PageSettings.model_validate({**values, **changed})
@@ -50,8 +52,9 @@ async def upload(
     name: str = "essay.txt",
 ) -> httpx.Response:
     """Upload a file, as the page does."""
-    params = {"name": name, "upload_id": str(upload_id or uuid4())}
-    return await http.post(f"/v1/batches/{batch}/files", params=params, content=content)
+    url = f"/v1/batches/{batch}/files?upload_id={upload_id or uuid4()}"
+    headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"}
+    return await http.post(url, content=content, headers=headers)
 
 
 async def told_of(url: str, topic: str) -> list[Written]:

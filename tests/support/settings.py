@@ -27,7 +27,7 @@ def every_settings() -> list[type[ServiceSettings]]:
     for module in walk_packages(outbox.__path__, "outbox."):
         if module.name.endswith(".settings"):
             import_module(module.name)
-    ours = (each for each in _derived(ServiceSettings) if each.__module__.startswith("outbox."))
+    ours = {each for each in _derived(ServiceSettings) if each.__module__.startswith("outbox.")}
     return sorted(ours, key=lambda each: (each is not Settings, each.prefix))
 
 

@@ -12,7 +12,7 @@ import jwt
 import structlog
 
 from outbox.errors import describe
-from outbox.huleedu.gateway.settings import GatewaySettings
+from outbox.huleedu.token_settings import TokenSettings
 
 _log = structlog.get_logger(__name__)
 
@@ -28,7 +28,7 @@ class JwksKeys:
     but then at most once per cooldown. While they cannot be fetched the last ones count.
     """
 
-    def __init__(self, source: str, settings: GatewaySettings) -> None:
+    def __init__(self, source: str, settings: TokenSettings) -> None:
         self._source = source
         self._max_age = settings.jwks_max_age_seconds
         self._cooldown = settings.jwks_cooldown_seconds

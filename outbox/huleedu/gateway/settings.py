@@ -5,16 +5,17 @@ Durations are seconds, or a number with a unit (`500ms`, `30s`, `15m`, `12h`).
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator
 
 from outbox.huleedu.gateway.addresses import networks_of
+from outbox.huleedu.token_settings import TokenSettings
 from outbox.redis_server import RedisServer
-from outbox.settings import Delay, Port, Seconds, ServiceSettings, Words
+from outbox.settings import Delay, Port, Seconds, Words
 
 
-class GatewaySettings(ServiceSettings):
+class GatewaySettings(TokenSettings):
     """The settings of the WebSocket gateway."""
 
     prefix: ClassVar[str] = "GATEWAY_"
@@ -43,24 +44,6 @@ class GatewaySettings(ServiceSettings):
     who resumes is told to load the state."""
     redis_grace_seconds: Seconds = 3.0
     """When Redis stays away for longer, sockets are closed with 1013, so that browsers fall back."""
-
-    jwt_secret: SecretStr | None = None
-    """The secret of HS256 tokens, 32 bytes at least. Either this or `GATEWAY_JWKS`."""
-    jwt_secret_before: SecretStr | None = None
-    """While a secret is replaced: the one before it, whose tokens are still good."""
-    jwks: str | None = None
-    """The keys of RS256 and ES256 tokens: an `https://` URL, or a file. Each key's own type decides
-    its algorithm."""
-    jwks_max_age_seconds: Seconds = 600.0
-    """Keys are fetched anew when they are older, so that a withdrawn key is forgotten."""
-    jwks_cooldown_seconds: Seconds = 10.0
-    """A token that no known key has signed makes the gateway fetch them anew, at most this often."""
-    jwt_audience: str = "huleedu-platform"
-    """The `aud` that a token must have."""
-    jwt_issuer: str = "huleedu-identity-service"
-    """The `iss` that a token must have."""
-    jwt_leeway_seconds: Annotated[Delay, Field(le=300)] = 10.0
-    """How far the clocks of issuer and gateway may differ."""
 
     connections: int = Field(10_000, ge=1)
     """Open sockets of this process, at the most; one more is closed with 1013. The process raises its limit
@@ -115,16 +98,3 @@ class GatewaySettings(ServiceSettings):
     def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         networks_of(value)
         return value
-
-    @field_validator("jwt_secret", "jwt_secret_before")
-    @classmethod
-    def _is_long_enough(cls, value: SecretStr | None) -> SecretStr | None:
-        if value and len(value.get_secret_value().encode()) < 32:
-            raise ValueError("must be at least 32 bytes long (RFC 7518, section 3.2)")
-        return value
-
-    @model_validator(mode="after")
-    def _has_one_kind_of_key(self) -> Self:
-        if bool(self.jwt_secret) == bool(self.jwks):
-            raise ValueError("set either GATEWAY_JWT_SECRET (HS256) or GATEWAY_JWKS (RS256, ES256)")
-        return self

@@ -20,7 +20,7 @@ from websockets.http11 import Request
 
 from outbox.huleedu.gateway.closing import CLAIMS, EARLY, EXPIRED, SIGNATURE, Close
 from outbox.huleedu.gateway.keys import JwksKeys
-from outbox.huleedu.gateway.settings import GatewaySettings
+from outbox.huleedu.token_settings import TokenSettings
 
 Key = bytes | jwt.PyJWK
 
@@ -85,7 +85,7 @@ class Secrets:
 class Tokens:
     """Checks tokens: signature, algorithm, `aud`, `iss`, `exp` and `sub`, all of them required."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: TokenSettings) -> None:
         self.keys: Keys
         self._algorithms: Sequence[str]
         if settings.jwks:

@@ -1,6 +1,6 @@
-"""The page on which a teacher uploads essays, and its server.
+"""The browser's way to RAS, and the demo: the page on which a teacher uploads essays.
 
-The server stands in for HuleEdu's Batch, File and Identity services, and is the browser's only way to RAS.
+The demo stands in for HuleEdu's Batch, File and Identity services, and is off unless it is switched on.
 A process serves with `main(PageSettings.load())`; a program embeds it: `async with Page(settings) as page:`.
 """
 

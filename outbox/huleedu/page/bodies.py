@@ -1,9 +1,12 @@
-"""Reads the bodies of requests, and no further than they are allowed to go."""
+"""Reads requests: their bodies no further than they are allowed to go, and what they name."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TypeVar
+from urllib.parse import unquote
+from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
@@ -45,6 +48,40 @@ async def json_of(request: Request, model: type[M], seconds: float) -> M:
         place = ".".join(map(str, problem["loc"]))
         said = problem["msg"].removeprefix("Value error, ")
         raise HTTPException(422, f"{place}: {said}" if place else said) from None
+
+
+_FILE_NAME = re.compile(r"""filename\*=utf-8''(?P<encoded>[^\s;"]*)\s*(;|$)""", re.IGNORECASE)
+
+
+def file_name_of(request: Request) -> str:
+    """Returns what the uploaded file is called, nothing if the request does not say.
+
+    It is read as RFC 6266 has it: `Content-Disposition: attachment; filename*=UTF-8''na%C3%AFve.txt`.
+    """
+    if "name" in request.query_params:
+        raise HTTPException(422, "name: belongs into Content-Disposition, as filename*=UTF-8''…")
+    found = _FILE_NAME.search(request.headers.get("Content-Disposition", ""))
+    try:
+        name = unquote(found["encoded"], errors="strict") if found else ""
+    except UnicodeDecodeError:
+        raise HTTPException(422, "name: is not in UTF-8") from None
+    return name.replace("\0", "").strip()
+
+
+def batch_id_of(request: Request) -> str:
+    """Returns the batch in the request's path. Raises a 404 for one that PostgreSQL could not hold."""
+    batch_id: str = request.path_params["batch_id"]
+    if "\0" in batch_id:
+        raise HTTPException(404, "Batch not found")
+    return batch_id
+
+
+def uuid_of(given: str) -> UUID:
+    """Returns the UUID that an upload is given by the browser. Raises a 422 where it is none."""
+    try:
+        return UUID(given)
+    except ValueError:
+        raise HTTPException(422, "upload_id: must be a UUID") from None
 
 
 def _too_large(most: int) -> HTTPException:

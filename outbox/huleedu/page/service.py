@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from typing import Self
 
@@ -11,6 +12,7 @@ from outbox.huleedu.database import engine_of
 from outbox.huleedu.page.app import application
 from outbox.huleedu.page.settings import PageSettings
 from outbox.huleedu.page.status import ras_client
+from outbox.huleedu.page.tokens import Bearers
 from outbox.process import serve
 from outbox.web.listen import listening
 
@@ -32,7 +34,10 @@ class Page:
             engine = engine_of(settings)
             exits.push_async_callback(engine.dispose)
             ras = await exits.enter_async_context(ras_client(settings))
-            app = application(settings, engine, ras)
+            bearers = Bearers(settings)
+            keys = asyncio.create_task(bearers.keys.run())
+            exits.callback(keys.cancel)
+            app = application(settings, engine, ras, bearers)
             self.port = await exits.enter_async_context(
                 listening(app, settings.host, settings.port, variable="PAGE_PORT")
             )

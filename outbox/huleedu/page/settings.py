@@ -1,28 +1,27 @@
-"""The page's settings: `PAGE_DATABASE_URL`, `PAGE_JWT_SECRET` and so on."""
+"""The page's settings: `PAGE_DATABASE_URL`, `PAGE_JWKS` and so on."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from outbox.huleedu.database import DatabaseSettings
+from outbox.huleedu.token_settings import TokenSettings
 from outbox.settings import Port, Seconds, Words
 
 
-class PageSettings(DatabaseSettings):
-    """The settings of the upload page's server."""
+class PageSettings(DatabaseSettings, TokenSettings):
+    """The settings of the page's server: of the browser's way to RAS, and of the demo."""
 
     prefix: ClassVar[str] = "PAGE_"
 
     service_name: str = "upload-page"
     """`service.name` in the logs."""
     port: Port = 8000
-    """The port of the page; 0 takes a free one."""
+    """The port to serve HTTP on; 0 takes a free one."""
 
-    gateway_url: str
-    """Where browsers find the WebSocket gateway, such as `wss://ws.example.com/ws`."""
     ras_url: str
     """Where this server finds RAS, such as `http://ras:8082`."""
     ras_api_key: SecretStr
@@ -32,14 +31,13 @@ class PageSettings(DatabaseSettings):
     ras_timeout_seconds: Seconds = 5.0
     """RAS counts as away when it does not answer for this long."""
 
-    jwt_secret: SecretStr
-    """The secret that tokens are signed with, the gateway's too; 32 bytes at least."""
-    jwt_audience: str = "huleedu-platform"
-    """The `aud` of tokens."""
-    jwt_issuer: str = "huleedu-identity-service"
-    """The `iss` of tokens."""
+    demo: bool = False
+    """Also serve the upload page, with a login that asks for no password: for demonstrations only. Without it
+    this server is the browser's way to RAS and nothing else."""
+    gateway_url: str | None = None
+    """For the demo: where browsers find the WebSocket gateway, such as `wss://ws.example.com/ws`."""
     token_seconds: Seconds = 3_600.0
-    """How long a token is good."""
+    """For the demo: how long the tokens are good that it signs, with `PAGE_JWT_SECRET`."""
     demo_users: Annotated[Words, Field(min_length=1)] = (
         "astrid",
         "bilal",
@@ -63,9 +61,9 @@ class PageSettings(DatabaseSettings):
 
     @field_validator("gateway_url")
     @classmethod
-    def _is_websocket(cls, value: str) -> str:
+    def _is_websocket(cls, value: str | None) -> str | None:
         # It stands in the page's Content-Security-Policy.
-        if not re.fullmatch(r"wss?://[^\s;,'\"]+", value):
+        if value is not None and not re.fullmatch(r"wss?://[^\s;,'\"]+", value):
             raise ValueError("must start with ws:// or wss://")
         return value
 
@@ -76,13 +74,6 @@ class PageSettings(DatabaseSettings):
             raise ValueError("must start with http:// or https://")
         return value
 
-    @field_validator("jwt_secret")
-    @classmethod
-    def _is_long_enough(cls, value: SecretStr) -> SecretStr:
-        if len(value.get_secret_value().encode()) < 32:
-            raise ValueError("must be at least 32 bytes long (RFC 7518, section 3.2)")
-        return value
-
     @field_validator("demo_users")
     @classmethod
     def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -90,3 +81,9 @@ class PageSettings(DatabaseSettings):
             if not re.fullmatch(r"[a-z0-9-]{1,64}", user):
                 raise ValueError(f"{user!r} is not made of lower-case letters, digits and dashes")
         return value
+
+    @model_validator(mode="after")
+    def _has_what_a_demo_needs(self) -> Self:
+        if self.demo and not (self.gateway_url and self.jwt_secret):
+            raise ValueError("PAGE_DEMO needs PAGE_GATEWAY_URL, and PAGE_JWT_SECRET to sign with")
+        return self

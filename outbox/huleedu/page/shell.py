@@ -16,7 +16,7 @@ from outbox.huleedu.page.metrics import REQUESTS, SECONDS
 class Shell:
     """Wraps an application; sets `request.state.correlation_id` to a new one for each request."""
 
-    def __init__(self, app: ASGIApp, gateway_url: str) -> None:
+    def __init__(self, app: ASGIApp, gateway_url: str | None) -> None:
         self._app = app
         self._headers = security_headers(gateway_url)
 
@@ -44,18 +44,19 @@ class Shell:
             await self._app(scope, receive, complete)
 
 
-def security_headers(gateway_url: str) -> Mapping[str, str]:
+def security_headers(gateway_url: str | None) -> Mapping[str, str]:
     """Returns the headers of a page that loads nothing from elsewhere.
 
     It connects to this server and the gateway only.
     """
-    scheme, _, rest = gateway_url.partition("://")
+    scheme, _, rest = (gateway_url or "").partition("://")
+    gateway = f" {scheme}://{rest.partition('/')[0]}" if rest else ""
     policy = {
         "default-src": "'none'",
         "script-src": "'self'",
         "style-src": "'self'",
         "img-src": "'self'",
-        "connect-src": f"'self' {scheme}://{rest.partition('/')[0]}",
+        "connect-src": f"'self'{gateway}",
         "base-uri": "'none'",
         "form-action": "'none'",
         "frame-ancestors": "'none'",

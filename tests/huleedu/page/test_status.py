@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
-from outbox.huleedu.events import ESSAYS_REGISTERED, SLOT_ASSIGNED, EssaySlotAssignedV1
+from outbox.huleedu.events import ESSAYS_REGISTERED
 from outbox.huleedu.ras import Ras
 from tests.huleedu.page.conftest import StartPage
 from tests.support.gateway import token
-from tests.support.huleedu import API_KEY, content, essay_ids, event, ras_settings, record, registration
+from tests.support.huleedu import API_KEY, event, record, registration
 from tests.support.page import client, new_batch
-
-
-@pytest.fixture
-async def ras(huleedu_database: str) -> AsyncIterator[Ras]:
-    """A RAS that knows `batch-1` of alice, with a file in one of its slots."""
-    async with Ras(ras_settings(huleedu_database)) as ras:
-        upload = content(batch_id="batch-1")
-        assigned = EssaySlotAssignedV1(
-            batch_id="batch-1",
-            essay_id=essay_ids("batch-1", 3)[0],
-            file_upload_id=upload.file_upload_id,
-            text_storage_id=upload.text_storage_id,
-            original_file_name="essay.txt",
-            slot_index=0,
-            correlation_id=upload.correlation_id,
-        )
-        registered = event(ESSAYS_REGISTERED, registration(user_id="alice"))
-        await ras.receiver.receive(record(ESSAYS_REGISTERED, registered))
-        await ras.receiver.receive(record(SLOT_ASSIGNED, event(SLOT_ASSIGNED, assigned)))
-        yield ras
 
 
 async def test_the_owner_hears_what_ras_says(start_page: StartPage, ras: Ras) -> None:

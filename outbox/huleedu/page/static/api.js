@@ -118,9 +118,13 @@ export class Api {
    * @returns {Promise<StoredFile>}
    */
   upload(batchId, uploadId, file) {
-    const query = new URLSearchParams({ name: file.name, upload_id: uploadId });
-    const headers = { "Content-Type": "application/octet-stream" };
-    return this.request(`/v1/batches/${batchId}/files?${query}`, { method: "POST", headers, body: file });
+    const headers = {
+      "Content-Type": "application/octet-stream",
+      // Not in the URL, which stands in logs.
+      "Content-Disposition": `attachment; filename*=UTF-8''${encoded(file.name)}`,
+    };
+    const url = `/v1/batches/${batchId}/files?upload_id=${uploadId}`;
+    return this.request(url, { method: "POST", headers, body: file });
   }
 }
 
@@ -131,6 +135,19 @@ export class Api {
  */
 export function config() {
   return ask("/v1/page");
+}
+
+/**
+ * Encodes a text for a header, as RFC 5987 has it. Half a surrogate pair, which no encoding has, is replaced.
+ *
+ * @param {string} text
+ */
+function encoded(text) {
+  const letters = Array.from(text, (letter) => (/^[\ud800-\udfff]$/.test(letter) ? "\ufffd" : letter));
+  return encodeURIComponent(letters.join("")).replace(
+    /['()*]/g,
+    (letter) => `%${letter.charCodeAt(0).toString(16)}`,
+  );
 }
 
 /**
