@@ -42,6 +42,12 @@ def test_every_function_that_a_page_names_is_there(page: Path) -> None:
 
 
 @each_page
+def test_every_test_that_a_page_names_is_there(page: Path) -> None:
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text("utf-8")):
+        assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text("utf-8"), re.MULTILINE), name
+
+
+@each_page
 def test_every_make_target_that_a_page_names_is_there(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {match[1] for line in lines(page) if (match := re.match(r"(?:\w+=\S+ )*make ([a-z-]+)", line))}

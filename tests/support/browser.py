@@ -52,6 +52,10 @@ class Browser:
         """Run JavaScript in the page; what it returns."""
         return await asyncio.to_thread(self._driver.execute_script, body, *arguments)
 
+    async def asynchronous(self, body: str, *arguments: Any) -> Any:
+        """Run JavaScript that calls its last argument with what it has to say; what that is."""
+        return await asyncio.to_thread(self._driver.execute_async_script, body, *arguments)
+
     async def text(self, selector: str) -> str:
         """What can be read in the first element of this selector; nothing if there is none."""
         found = await self.script("return document.querySelector(arguments[0])?.innerText ?? ''", selector)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,18 +16,22 @@ from outbox.devstack import Valkey
 from outbox.devstack.server import free_port
 from outbox.huleedu.els.service import Els
 from outbox.huleedu.els.settings import ElsSettings
-from outbox.huleedu.events import TOPICS
+from outbox.huleedu.events import ESSAYS_REGISTERED, SLOT_ASSIGNED, TOPICS, EssaySlotAssignedV1
 from outbox.huleedu.gateway import Gateway
 from outbox.huleedu.page import Page
 from outbox.huleedu.ras import Ras
 from outbox.relay import Relay
-from outbox.settings import KafkaSettings, RedisSettings
+from outbox.settings import KafkaSettings, RedisSettings, SinkSettings
+from tests.support import servers
 from tests.support.browser import Browser, browsing
 from tests.support.gateway import settings as gateway_settings
 from tests.support.gateway import until
-from tests.support.huleedu import ras_settings
+from tests.support.huleedu import content, essay_ids, event, ras_settings, record, registration
 from tests.support.kafka import Topics
+from tests.support.node import npm
 from tests.support.page import page_settings
+
+AXE = Path(__file__).with_name("axe")
 
 OpenWindow = Callable[..., Awaitable[Browser]]
 StartPage = Callable[..., Awaitable[Page]]
@@ -42,6 +47,26 @@ async def start_page(huleedu_database: str) -> AsyncIterator[StartPage]:
             return await stack.enter_async_context(Page(settings))
 
         yield start
+
+
+@pytest.fixture
+async def ras(huleedu_database: str) -> AsyncIterator[Ras]:
+    """A RAS that knows `batch-1` of alice, with a file in one of its slots."""
+    async with Ras(ras_settings(huleedu_database)) as ras:
+        upload = content(batch_id="batch-1")
+        assigned = EssaySlotAssignedV1(
+            batch_id="batch-1",
+            essay_id=essay_ids("batch-1", 3)[0],
+            file_upload_id=upload.file_upload_id,
+            text_storage_id=upload.text_storage_id,
+            original_file_name="essay.txt",
+            slot_index=0,
+            correlation_id=upload.correlation_id,
+        )
+        registered = event(ESSAYS_REGISTERED, registration(user_id="alice"))
+        await ras.receiver.receive(record(ESSAYS_REGISTERED, registered))
+        await ras.receiver.receive(record(SLOT_ASSIGNED, event(SLOT_ASSIGNED, assigned)))
+        yield ras
 
 
 class HuleEdu:
@@ -74,6 +99,7 @@ async def huleedu(huleedu_database: str, kafka: Topics, own_redis: Valkey) -> As
         database_url=huleedu_database,
         kafka=KafkaSettings(bootstrap_servers=kafka.bootstrap),
         redis=RedisSettings(url=own_redis.url, stream=True),
+        own={"redis": SinkSettings(gap_note='{"event":"resync_required"}')},
     )
     consumer = {"database_url": huleedu_database, "kafka_bootstrap_servers": kafka.bootstrap}
     els = ElsSettings.model_validate({**consumer, "kafka_group": f"els-{uuid4()}", "port": 0})
@@ -99,6 +125,17 @@ async def huleedu(huleedu_database: str, kafka: Topics, own_redis: Valkey) -> As
         await huleedu.start_page()
         yield huleedu
         await huleedu.stop_page()
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The source of axe-core, which finds what keeps people from using a page."""
+    folder = tmp_path_factory.mktemp("axe") / "axe"
+    shutil.copytree(AXE, folder, ignore=shutil.ignore_patterns("node_modules"))
+    installed = npm(folder, "ci", "--no-progress")
+    if installed.returncode:
+        servers.missing(f"npm could not install axe-core: {installed.stdout[-500:]}")
+    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text("utf-8")
 
 
 @pytest.fixture

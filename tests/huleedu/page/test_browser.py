@@ -12,7 +12,7 @@ from selenium.webdriver.common.keys import Keys
 
 from outbox.huleedu.events import SLOT_ASSIGNED, EssaySlotAssignedV1
 from tests.huleedu.page.conftest import HuleEdu, OpenWindow
-from tests.support.browser import PHONE, Browser
+from tests.support.browser import LAPTOP, PHONE, Browser
 from tests.support.huleedu import event
 from tests.support.kafka import Topics
 from tests.support.producing import produce
@@ -34,6 +34,26 @@ return [...document.querySelectorAll("button, input, select, summary, a")]
   .filter((each) => each.checkVisibility())
   .filter((each) => !(each.innerText || each.labels?.[0]?.innerText || each.ariaLabel))
   .map((each) => each.outerHTML);
+"""
+COVERED = """
+const news = document.getElementById("news").getBoundingClientRect();
+return [...document.querySelectorAll("#ras, #way, .batch, #slot-list, #file-list, header")]
+  .filter((each) => each.checkVisibility())
+  .filter((each) => {
+    const box = each.getBoundingClientRect();
+    return box.left < news.right && news.left < box.right && box.top < news.bottom && news.top < box.bottom;
+  })
+  .map((each) => each.id || each.className);
+"""
+LEAVE = """
+const event = new Event("beforeunload", { cancelable: true });
+dispatchEvent(event);
+return event.defaultPrevented;
+"""
+AXE = """
+const tell = arguments[arguments.length - 1];
+const said = (each) => `${each.id}: ${each.help}: ${each.nodes.map((node) => node.html).join(", ")}`;
+axe.run().then(({ violations }) => tell(violations.map(said)), (error) => tell([String(error)]));
 """
 OVERFLOW = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
@@ -80,7 +100,6 @@ async def test_three_files_fill_three_slots(open_window: OpenWindow, tmp_path: P
     assert all(step in way for step in steps)
     assert "from ELS's commit to this browser" in way
     assert await complaints(window) == []
-    await window.has("#notices:empty")
     await window.picture(PICTURES / "laptop-light.png")
     await window.look(dark=True)
     await window.picture(PICTURES / "laptop-dark.png")
@@ -158,7 +177,8 @@ async def test_what_finds_no_slot_or_is_no_essay_says_so(open_window: OpenWindow
     await window.shows("#notices", "were not taken")
     await window.click('#file-list li[data-state="excess"] button')
     await window.shows("#way-body", "ELS found no slot left")
-    await window.shows("#ras-body", "The same story as the slots: 30 of 30")
+    await window.shows("#ras-body", "The same story as the slots: 30 of 30", "1 file without a slot")
+    await window.shows("#news", "No slot was left for")
     await window.picture(PICTURES / "excess.png")
 
 
@@ -167,6 +187,7 @@ async def test_by_keyboard_alone(open_window: OpenWindow, tmp_path: Path) -> Non
     await window.picture(PICTURES / "login.png")
     assert await window.script(NAMELESS) == []
     await window.press(Keys.TAB, Keys.TAB, Keys.TAB, Keys.ENTER)
+    await window.has("#batch-title:focus")
     await window.shows("#connection", "Live")
     await window.shows("#batch-title", "A new batch")
     assert await window.script(NAMELESS) == []
@@ -191,6 +212,112 @@ async def test_a_dropped_file(open_window: OpenWindow, name: str) -> None:
     await window.shows("#slot-list li", name)
     await window.shows("#count", "All 1 slot filled")
     assert await complaints(window) == []
+
+
+async def test_the_completion_of_the_batch_is_told_and_kept_where_it_covers_nothing(
+    open_window: OpenWindow, tmp_path: Path
+) -> None:
+    window = await open_window("astrid")
+    await create(window, 4)
+    for number in range(4):
+        await window.choose(*essays(tmp_path, f"essay {number}.txt"))
+        await window.shows("#notices", f"File “essay {number}.txt” assigned to essay slot {number + 1}")
+    await window.shows("#notices", "The batch is complete: all 4 slots are filled")
+    await window.shows("#earlier-count", "earlier notice")
+    await window.click("#earlier summary")
+    await window.shows("#earlier-list", "File “essay 0.txt” assigned to essay slot 1")
+    for size in (LAPTOP, PHONE):
+        await window.look(size=size)
+        assert await window.script(COVERED) == []
+        await window.picture(PICTURES / f"notices-{size[0]}.png")
+    # None of it is news to who comes back, nor to another user of the window.
+    await window.look()
+    await window.select("#users", "Bilal")
+    await window.shows("#batch-title", "A new batch")
+    assert "essay 0.txt" not in await window.script("return document.body.textContent")
+    await window.select("#users", "Astrid")
+    await window.shows("#count", "All 4 slots filled")
+    await window.shows("#ras-body", "4 of 4")
+    assert not await window.text("#notices")
+
+
+async def test_a_tab_that_is_closed_in_mid_upload_warns(
+    huleedu: HuleEdu, open_window: OpenWindow, tmp_path: Path
+) -> None:
+    window = await open_window("astrid")
+    await create(window, 1)
+    assert not await window.script(LEAVE)
+    await huleedu.stop_page()
+    await window.choose(*essays(tmp_path, "slow.txt"))
+    await window.shows("#file-list li", "The server cannot be reached; trying again")
+    assert await window.script(LEAVE)
+    await huleedu.start_page()
+    await window.shows("#file-list li", "Slot 1")
+    assert not await window.script(LEAVE)
+
+
+async def test_a_failure_to_load_is_told_with_a_way_to_try_again(
+    huleedu: HuleEdu, open_window: OpenWindow, tmp_path: Path
+) -> None:
+    window = await open_window("astrid")
+    await create(window, 1, "The first")
+    await window.choose(*essays(tmp_path, "there.txt"))
+    await window.shows("#file-list li", "Slot 1")
+    await window.click("#new summary")
+    await create(window, 1, "The second")
+    await huleedu.stop_page()
+    await window.select("#batches", "The first")
+    await window.shows("#trouble", "The files of this batch cannot be loaded: The server cannot be reached.")
+    await window.picture(PICTURES / "trouble.png")
+    await huleedu.start_page()
+    await window.click("#trouble button")
+    await window.has("#trouble:empty")
+    await window.shows("#file-list li", "there.txt", "Slot 1")
+    await huleedu.stop_page()
+    await window.select("#users", "Bilal")
+    await window.shows("#trouble", "Your batches cannot be loaded")
+    await huleedu.start_page()
+    await window.select("#users", "Astrid")
+    await window.shows("#batch-title", "The second")
+    await window.has("#trouble:empty")
+
+
+async def test_everybody_can_use_it(
+    huleedu: HuleEdu, open_window: OpenWindow, axe: str, tmp_path: Path
+) -> None:
+    """What axe-core has against each view: nothing, in light and dark, on laptop and phone."""
+    window = await open_window("")
+    assert await barriers(window, axe) == []
+    await window.click('#people button[data-user="davit"]')
+    await window.shows("#connection", "Live")
+    assert await barriers(window, axe) == []
+    await create(window, 2, "For everybody", "ENG5")
+    picture, *texts = essays(tmp_path, "picture.txt", "one.txt", "two.txt", "three.txt")
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n")
+    await window.choose(*texts, picture)
+    await window.shows("#count", "All 2 slots filled")
+    await window.shows('#file-list li[data-state="excess"]', "no slot was left")
+    await window.shows('#file-list li[data-state="failed"]', "It is a picture")
+    await window.shows("#ras-body", "The same story")
+    await window.shows("#way-body", "ELS")
+    await window.shows("#earlier-count", "earlier notice")
+    await window.script("for (const each of document.querySelectorAll('details')) each.open = true")
+    assert await barriers(window, axe) == []
+    await huleedu.redis.kill()
+    await window.shows("#banner", "There is no live connection", deadline=40)
+    assert await barriers(window, axe) == []
+
+
+async def barriers(window: Browser, axe: str) -> list[str]:
+    """What axe-core finds, in every look."""
+    found = []
+    for dark in (False, True):
+        for size in (LAPTOP, PHONE):
+            await window.look(size=size, dark=dark)
+            look = f"{'dark' if dark else 'light'} {size[0]}"
+            found += [f"{look}: {each}" for each in await window.asynchronous(f"{axe};{AXE}")]
+    await window.look()
+    return found
 
 
 async def test_a_server_that_is_away_for_a_moment(
@@ -250,7 +377,7 @@ async def test_a_refused_token_is_told_and_can_be_tried_again(
     window = await open_window("")
     await window.click('#people button[data-user="davit"]')
     await window.shows("#connection", "Not connected")
-    await window.shows("#banner", "This page is not told of changes any more: token refused.")
+    await window.shows("#banner", "This page is not told of changes any more: the token was refused.")
     await window.picture(PICTURES / "refused.png")
     await huleedu.stop_page()
     await huleedu.start_page()

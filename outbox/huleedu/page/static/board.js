@@ -1,13 +1,14 @@
 /** One batch on the page: its slots as they fill, and its files as they find one. */
 
-import { byId, h, spoken } from "./dom.js";
+import { byId, h, keepingFocus, spoken } from "./dom.js";
 import { counted, duration, size } from "./format.js";
 import { ESSAY, showState } from "./states.js";
 
 /**
  * @typedef {import("./uploads.js").Essay} Essay
  * @typedef {(essay: Essay) => void} OfEssay
- * @typedef {import("/client/messages.js").SlotAssignmentData} Assignment
+ * @typedef {import("/client/messages.js").SlotAssignmentData & {duplicate_of?: string}} Assignment
+ * @typedef {{file_upload_id: string, filename?: string | null | undefined}} Excess
  */
 
 /** Shows one batch, and knows which upload has which slot. */
@@ -22,7 +23,7 @@ export class Board {
   #tiles = [];
   #events;
 
-  /** @param {{again: OfEssay, chosen: OfEssay, excess: OfEssay, filled: () => void}} events called when they happen */
+  /** @param {{again: OfEssay, chosen: OfEssay, filled: () => void}} events called when they happen */
   constructor(events) {
     this.#events = events;
   }
@@ -61,7 +62,6 @@ export class Board {
    */
   show(essay) {
     this.essays.set(essay.id, essay);
-    this.#judge(essay);
     let row = this.#rows.get(essay.id);
     if (!row) {
       row = h("li");
@@ -69,45 +69,71 @@ export class Board {
       byId("file-list").append(row);
       byId("files").hidden = false;
     }
-    const focused = row.contains(document.activeElement);
     row.dataset["state"] = essay.state;
-    row.replaceChildren(...this.#line(essay));
-    if (focused) row.querySelector("button")?.focus();
+    keepingFocus(row, () => row.replaceChildren(...this.#line(essay)));
+    if (essay.state === "assigned") this.#fill(essay);
   }
 
   /**
-   * Shows that an upload has its slot. Returns whether that is news.
+   * Shows that an upload has its slot, or that its text has one. Returns whether that is news.
    *
    * @param {Assignment} data
    * @param {Pick<Essay, "heard" | "heardAt">} how
    */
   assign(data, how) {
     const { file_upload_id: id, slot_index: slot } = data;
-    if (this.slots[slot] === id) return false;
-    const was = this.essays.get(id) ?? { id, name: data.filename ?? "without a name", bytes: null };
-    const essay = /** @type {Essay} */ (Object.assign(was, how, { state: "assigned", slot }));
-    const wasFull = this.full;
-    this.slots[slot] = id;
-    this.show(essay);
-    const tile = this.#tiles[slot];
-    if (tile) fill(tile, slot, essay);
-    this.#count();
-    if (this.full && !wasFull) {
-      for (const each of this.essays.values()) if (each.state === "stored") this.show(each);
-      this.#events.filled();
+    const essay = this.#known(id, data.filename);
+    if (this.slots[slot] === id || (essay.state === "duplicate" && essay.slot === slot)) return false;
+    if (data.duplicate_of !== undefined) {
+      this.show(Object.assign(essay, how, { state: "duplicate", slot }));
+      return true;
     }
+    const wasFull = this.full;
+    this.show(Object.assign(essay, how, { state: "assigned", slot }));
+    if (this.full && !wasFull) this.#events.filled();
     return true;
   }
 
   /**
-   * Knows that an upload will get no slot: all are taken, and none is ever given back.
+   * Shows that no slot was left for an upload. Returns whether that is news.
+   *
+   * @param {Excess} data
+   */
+  refuse({ file_upload_id: id, filename }) {
+    const essay = this.#known(id, filename ?? null);
+    if (essay.state === "excess" || essay.slot !== undefined) return false;
+    this.show(Object.assign(essay, { state: "excess" }));
+    return true;
+  }
+
+  /** How many uploads found no slot. */
+  get refused() {
+    return [...this.essays.values()].filter((essay) => essay.state === "excess").length;
+  }
+
+  /**
+   * Returns the upload of this id; one that this page has not heard of is made.
+   *
+   * @param {string} id
+   * @param {string | null} name
+   * @returns {Essay}
+   */
+  #known(id, name) {
+    return this.essays.get(id) ?? { id, name: name ?? "without a name", bytes: null, state: "stored" };
+  }
+
+  /**
+   * Shows an upload in its slot.
    *
    * @param {Essay} essay
    */
-  #judge(essay) {
-    if (essay.state !== "stored" || !this.full) return;
-    essay.state = "excess";
-    this.#events.excess(essay);
+  #fill(essay) {
+    const slot = Number(essay.slot);
+    const tile = this.#tiles[slot];
+    if (!tile || this.slots[slot] === essay.id) return;
+    this.slots[slot] = essay.id;
+    fill(tile, slot, essay);
+    this.#count();
   }
 
   #count() {
@@ -172,6 +198,7 @@ function stage(essay) {
  */
 function exactly({ state, slot, trouble }) {
   if (state === "assigned") return { words: `Slot ${Number(slot) + 1}` };
+  if (state === "duplicate") return { words: `Same text as slot ${Number(slot) + 1}` };
   if (trouble === undefined) return {};
   return { words: state === "sending" ? `${trouble}; trying again` : trouble };
 }

@@ -27,16 +27,16 @@ export function showConnection(status, connectAgain) {
 }
 
 /**
- * Shows something that everybody must see above all else; nothing hides it again.
+ * Shows what everybody must see, unless it is there already: it is read out whenever it changes.
  *
  * @param {import("./states.js").Tone} tone
  * @param {HTMLElement[]} lines
  */
-export function showBanner(tone, lines) {
+function showBanner(tone, lines) {
   const banner = byId("banner");
-  banner.hidden = lines.length === 0;
-  banner.dataset["tone"] = tone;
-  banner.replaceChildren(...lines);
+  const box = h("div", { class: "banner", "data-tone": tone }, ...lines);
+  if (banner.textContent === box.textContent) return;
+  banner.replaceChildren(...(lines.length ? [box] : []));
 }
 
 /**
@@ -72,9 +72,18 @@ function explanation({ state, reason }, connectAgain) {
   }
 }
 
+/** Why a token was refused, as the gateway says it. */
+const REFUSALS = new Map([
+  ["expired", "the token has expired"],
+  ["early", "the token is not good yet; a clock may be wrong"],
+  ["signature", "the token was refused"],
+  ["claims", "the token was refused"],
+  ["revoked", "you were signed out"],
+]);
+
 /** @param {string} text */
 function sentence(text) {
-  return `${text.replace(/[.!]$/, "")}.`;
+  return `${(REFUSALS.get(text) ?? text).replace(/[.!]$/, "")}.`;
 }
 
 /**

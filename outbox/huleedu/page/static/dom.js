@@ -50,6 +50,25 @@ export function byId(id, kind) {
 }
 
 /**
+ * Changes what is in an element, and leaves the focus at the place where it was in it.
+ *
+ * @param {HTMLElement} container
+ * @param {() => void} change
+ */
+export function keepingFocus(container, change) {
+  const places = [];
+  let element = container.contains(document.activeElement) ? document.activeElement : null;
+  for (; element && element !== container; element = element.parentElement)
+    places.unshift([...(element.parentElement?.children ?? [])].indexOf(element));
+  change();
+  if (places.length === 0 || container.contains(document.activeElement)) return;
+  /** @type {Element | undefined} */
+  let now = container;
+  for (const place of places) now = now?.children[place];
+  if (now instanceof HTMLElement) now.focus({ preventScroll: true });
+}
+
+/**
  * Makes text that is read out, and not shown.
  *
  * @param {string} text

@@ -1,11 +1,11 @@
 /** The upload page: who it is, which batch is made, which files are chosen or dropped. */
 
 import { ApiError, config } from "./api.js";
-import { showBanner } from "./connection.js";
 import { byId, h } from "./dom.js";
 import { size, titled } from "./format.js";
 import { showNotice } from "./notices.js";
 import { Session } from "./session.js";
+import { loading } from "./trouble.js";
 
 /** @typedef {import("./api.js").Config} Config */
 
@@ -68,6 +68,7 @@ class Page {
    * @param {string} user
    */
   #signIn(user) {
+    const chosen = byId("login").contains(document.activeElement);
     this.#session?.end();
     // Of this window alone, so that two windows may be two users.
     sessionStorage.setItem("user", user);
@@ -76,7 +77,9 @@ class Page {
     this.#users.value = user;
     document.title = `${titled(user)} – Essay upload`;
     this.#session = new Session(user, this.#config);
-    this.#session.start().catch((error) => showNotice(`Your batches cannot be loaded: ${error.message}`));
+    void this.#session.start();
+    // What had the focus is gone.
+    if (chosen) byId("batch-title").focus();
   }
 
   /** Makes the batch that the form describes, or says what is wrong with it. */
@@ -84,10 +87,12 @@ class Page {
     const values = Object.fromEntries(new FormData(this.#form));
     const wrong = byId("create-wrong");
     wrong.textContent = "";
+    this.#slots.removeAttribute("aria-invalid");
     const slots = Number(values["slots"]);
     const most = this.#config.limits.slots;
     if (!Number.isInteger(slots) || slots < 1 || slots > most) {
       wrong.textContent = `A batch has 1 to ${most} essays`;
+      this.#slots.setAttribute("aria-invalid", "true");
       this.#slots.focus();
       return;
     }
@@ -95,12 +100,12 @@ class Page {
     try {
       await this.#session?.create({ slots, title: values["title"], course_code: values["course_code"] });
       this.#form.reset();
-      this.#picker.focus();
     } catch (error) {
       wrong.textContent = error instanceof ApiError ? error.message : String(error);
-    } finally {
-      this.#form.inert = false;
     }
+    this.#form.inert = false;
+    if (wrong.textContent) this.#form.querySelector("button")?.focus();
+    else this.#picker.focus();
   }
 
   /** Takes files that are dropped anywhere on the page. */
@@ -142,16 +147,7 @@ function avatar(user) {
   return h("span", { class: "avatar", "aria-hidden": "true" }, user[0]?.toUpperCase() ?? "");
 }
 
-/** Begins, or says why that is not possible. */
-async function start() {
-  try {
-    new Page(await config());
-  } catch (error) {
-    showBanner("bad", [
-      h("strong", {}, `${error instanceof Error ? error.message : error}.`),
-      h("p", {}, h("button", { type: "button", onclick: () => location.reload() }, "Try again")),
-    ]);
-  }
-}
-
-void start();
+byId("loading").remove();
+void loading("The page", async () => {
+  new Page(await config());
+});

@@ -2,15 +2,22 @@
 
 import { ApiError } from "./api.js";
 import { now } from "./clock.js";
-import { byId, h } from "./dom.js";
+import { byId, h, keepingFocus } from "./dom.js";
 import { clockTime, counted, duration } from "./format.js";
 import { BATCH, showState } from "./states.js";
 
-/** @typedef {import("/client/messages.js").BatchStatus} BatchStatus */
+/**
+ * @typedef {import("/client/messages.js").BatchStatus & {excess?: import("./board.js").Excess[]}} BatchStatus
+ */
 
 const SOON_MS = 150;
 const DIFFERS_MS = 1_000;
 const CALM_MS = 10_000;
+
+/** @typedef {(status: BatchStatus) => void} OfStatus */
+
+/** After these nothing more comes. */
+const FINAL = new Set(["completed_successfully", "completed_with_failures", "failed", "cancelled"]);
 
 /** Asks RAS soon after something happened, then gently; not while nobody looks, nor while the client asks. */
 export class RasPanel {
@@ -24,17 +31,18 @@ export class RasPanel {
   #ahead = { since: Infinity, filled: 0 };
   #api;
   #board;
-  #missed;
+  #events;
 
   /**
    * @param {import("./api.js").Api} api
    * @param {import("./board.js").Board} board
-   * @param {(status: BatchStatus) => void} missed called when RAS goes on knowing of slots that the board does not
+   * @param {{missed: OfStatus, answered: OfStatus, completed: OfStatus}} events `missed`: RAS goes on knowing of
+   *   slots that the board does not; `completed`: nothing more will come of the batch
    */
-  constructor(api, board, missed) {
+  constructor(api, board, events) {
     this.#api = api;
     this.#board = board;
-    this.#missed = missed;
+    this.#events = events;
     document.addEventListener("visibilitychange", this.soon);
   }
 
@@ -69,6 +77,7 @@ export class RasPanel {
     clearTimeout(this.#timer);
     document.removeEventListener("visibilitychange", this.soon);
     this.#batchId = "";
+    byId("ras-body").replaceChildren();
   }
 
   /** The slots have changed: ask soon, and compare them with the last answer meanwhile. */
@@ -88,22 +97,33 @@ export class RasPanel {
    */
   show(status, took) {
     if (status.batch_id !== this.#batchId) return;
+    const before = this.#status;
     this.#status = status;
+    this.#events.answered(status);
+    if (before && !FINAL.has(before.overall_status) && FINAL.has(status.overall_status))
+      this.#events.completed(status);
     const badge = byId("ras-badge");
     const overall = status.overall_status;
     showState(badge, overall, BATCH[overall] ?? { words: overall, tone: "plain" });
-    const details = byId("ras-body").querySelector("details");
-    byId("ras-body").replaceChildren(
-      this.#agreement(status),
-      table(status),
-      raw(status, details?.open ?? false),
-      h(
-        "p",
-        { class: "hint" },
-        `Asked at ${clockTime(Date.now())}`,
-        took === undefined ? "" : `, answered within ${duration(took)}`,
-      ),
+    const body = byId("ras-body");
+    const hint = h(
+      "p",
+      { class: "hint" },
+      `Asked at ${clockTime(Date.now())}`,
+      took === undefined ? "" : `, answered within ${duration(took)}`,
     );
+    if (JSON.stringify(before) === JSON.stringify(status)) {
+      // Who reads in the table, or stands in it with the keyboard, is not disturbed.
+      body.firstElementChild?.replaceWith(this.#agreement(status));
+      body.lastElementChild?.replaceWith(hint);
+      return;
+    }
+    const open = body.querySelector("details")?.open ?? false;
+    const place = body.querySelector(".scroll")?.scrollTop ?? 0;
+    keepingFocus(body, () =>
+      body.replaceChildren(this.#agreement(status), table(status), raw(status, open), hint),
+    );
+    body.querySelector(".scroll")?.scrollTo({ top: place });
   }
 
   /**
@@ -140,13 +160,17 @@ export class RasPanel {
     const text = unknown
       ? "RAS has not heard of this batch yet."
       : `${error instanceof Error ? error.message : error}.`;
-    if (unknown || !this.#status) byId("ras-body").replaceChildren(h("p", { class: "hint" }, text));
-    else byId("ras-body").lastElementChild?.replaceChildren(`${text} This is its last answer.`);
+    if (unknown || !this.#status) {
+      this.#status = undefined;
+      byId("ras-body").replaceChildren(h("p", { class: "hint" }, text));
+    } else byId("ras-body").lastElementChild?.replaceChildren(`${text} This is its last answer.`);
   }
 
   /** True if RAS and the board do not know of the same number of slots. */
   #differs() {
-    return !this.#status || known(this.#status) !== this.#board.filled;
+    if (!this.#status) return true;
+    const { filled, refused } = this.#board;
+    return known(this.#status) !== filled || (this.#status.excess?.length ?? 0) !== refused;
   }
 
   /**
@@ -159,7 +183,7 @@ export class RasPanel {
     if (known(status) <= filled) this.#ahead = { since: Infinity, filled };
     else if (this.#ahead.since === Infinity || this.#ahead.filled !== filled)
       this.#ahead = { since: now(), filled };
-    else if (now() - this.#ahead.since >= DIFFERS_MS) this.#missed(status);
+    else if (now() - this.#ahead.since >= DIFFERS_MS) this.#events.missed(status);
   }
 
   /**
@@ -173,8 +197,9 @@ export class RasPanel {
     const same =
       theirs === ours &&
       status.essays.every((essay, slot) => (essay.file_upload_id ?? undefined) === this.#board.slots[slot]);
+    const left = status.excess?.length ?? 0;
     const text = same
-      ? `The same story as the slots: ${theirs} of ${counted(status.essay_count, "essay")} assigned`
+      ? `The same story as the slots: ${theirs} of ${counted(status.essay_count, "essay")} assigned${left ? `, ${counted(left, "file")} without a slot` : ""}`
       : `RAS knows of ${theirs} assigned, this page of ${ours}; one of them is about to hear`;
     return h("p", { class: "agreement", "data-state": same ? "same" : "differs" }, text);
   }

@@ -6,17 +6,21 @@ import { Api } from "./api.js";
 import { Board } from "./board.js";
 import { Clock, now } from "./clock.js";
 import { showConnection } from "./connection.js";
-import { byId, h } from "./dom.js";
-import { clockTime, counted } from "./format.js";
-import { announce, showNotice } from "./notices.js";
+import { showBatch } from "./heading.js";
+import { askBeforeLeaving } from "./leaving.js";
+import { announce, clearNotices, showNotice, TOGETHER_MS } from "./notices.js";
 import { RasPanel } from "./ras.js";
+import { BATCH } from "./states.js";
+import { loading } from "./trouble.js";
 import { Uploads } from "./uploads.js";
 import { WayPanel } from "./way.js";
 
 /**
  * @typedef {import("./uploads.js").Essay} Essay
- * @typedef {import("/client/messages.js").SlotAssignmentData} Assignment
+ * @typedef {import("./board.js").Assignment} Assignment
+ * @typedef {import("./ras.js").BatchStatus} BatchStatus
  * @typedef {import("./api.js").Batch} Batch
+ * @typedef {import("./board.js").Excess & {batch_id: string}} Excess
  * @typedef {import("./api.js").Config} Config
  */
 
@@ -37,6 +41,10 @@ export class Session {
   #connection;
   /** @type {Map<string, number>} when the socket told of an upload, by its id */
   #toldAt = new Map();
+  /** Whether what is shown at this moment was so before this window looked. */
+  #quiet = false;
+  /** @type {Set<string>} batches on which RAS has answered since they were opened: what is new then is news */
+  #asked = new Set();
   #ended = false;
 
   /**
@@ -49,20 +57,27 @@ export class Session {
     this.#board = new Board({
       again: (essay) => this.#uploadsHere?.again(essay),
       chosen: (essay) => this.#way.follow(essay),
-      excess: (essay) => announce("excess", essay),
-      filled: () => showNotice(`All ${counted(this.#board.slots.length, "slot")} are filled`),
+      filled: () => this.#filled(),
     });
-    this.#ras = new RasPanel(this.#api, this.#board, (status) => this.#learn(status));
+    this.#ras = new RasPanel(this.#api, this.#board, {
+      missed: (status) => this.#learn(status),
+      answered: (status) => this.#refused(status),
+      completed: (status) =>
+        showNotice(`The batch is ${(BATCH[status.overall_status] ?? { words: "over" }).words}`),
+    });
     this.#way = new WayPanel(this.#api, new Clock(), config.topics);
   }
 
   /** Connects, and shows the newest batch. */
   async start() {
     this.#connect();
-    const batches = await this.#api.batches();
-    if (this.#ended) return;
-    this.#batches = batches;
-    await this.open(this.#batches[0]?.batch_id);
+    await loading("Your batches", async () => {
+      const batches = await this.#api.batches();
+      if (this.#ended) return;
+      this.#batches = batches;
+      this.#show(this.#batches[0]);
+      void this.#loadHere();
+    });
   }
 
   /** Ends it for good: somebody else uses the window. */
@@ -72,6 +87,10 @@ export class Session {
     for (const uploads of this.#uploads.values()) uploads.end();
     this.#ras.end();
     this.#way.end();
+    this.#batches = [];
+    this.#show(undefined);
+    askBeforeLeaving(false);
+    clearNotices();
   }
 
   /**
@@ -83,7 +102,9 @@ export class Session {
     const batch = await this.#api.createBatch(wanted);
     if (this.#ended) return;
     this.#batches.unshift(batch);
-    await this.open(batch.batch_id);
+    this.#show(batch);
+    this.#asked.add(batch.batch_id);
+    await this.#loadHere();
   }
 
   /**
@@ -103,16 +124,32 @@ export class Session {
    * @param {string | undefined} batchId
    */
   async open(batchId) {
-    const batch = this.#batches.find((each) => each.batch_id === batchId);
+    this.#show(this.#batches.find((each) => each.batch_id === batchId));
+    await this.#loadHere();
+  }
+
+  /**
+   * Shows what is known here of a batch.
+   *
+   * @param {Batch | undefined} batch
+   */
+  #show(batch) {
     this.#batch = batch;
     this.#way.end();
     showBatch(this.#batches, batch);
+    // What somebody else had open before stays nowhere.
+    this.#board.open(batch?.slots ?? 0);
     if (!batch) return;
-    this.#board.open(batch.slots);
     const uploads = this.#uploadsHere ?? this.#uploadsTo(batch);
     for (const essay of uploads.essays) this.#board.show(essay);
+    this.#asked.delete(batch.batch_id);
     this.#ras.watch(batch.batch_id);
-    await this.#load(batch);
+  }
+
+  /** Loads the batch that is shown, if there is one. */
+  async #loadHere() {
+    const batch = this.#batch;
+    if (batch) await loading("The files of this batch", () => this.#load(batch));
   }
 
   /** The uploads to the batch that is shown. */
@@ -128,7 +165,7 @@ export class Session {
   #uploadsTo(batch) {
     const { limits } = this.#config;
     const changed = (/** @type {Essay} */ essay) => this.#changed(batch, essay);
-    const uploads = new Uploads(this.#api, batch.batch_id, limits, changed);
+    const uploads = new Uploads(this.#api, batch.batch_id, limits, changed, () => this.#guard());
     this.#uploads.set(batch.batch_id, uploads);
     return uploads;
   }
@@ -150,9 +187,40 @@ export class Session {
         this.#board.show({ id, name: name ?? "without a name", bytes, state: "stored" });
       }
     }
-    if (status.status === "rejected") return; // The panel says so, and the client asks again.
-    this.#ras.show(status.value);
-    for (const assignment of assignmentsIn(status.value)) this.#board.assign(assignment, {});
+    if (status.status === "fulfilled") this.#loaded(status.value); // Else the panel says so, and asks again.
+    if (files.status === "rejected") throw files.reason;
+  }
+
+  /**
+   * Shows what RAS knows of a batch that was just opened: none of that is news.
+   *
+   * @param {BatchStatus} status
+   */
+  #loaded(status) {
+    this.#quietly(() => {
+      for (const assignment of assignmentsIn(status)) this.#board.assign(assignment, {});
+      this.#ras.show(status);
+    });
+  }
+
+  /**
+   * Shows something that was so before this window looked.
+   *
+   * @param {() => void} show
+   */
+  #quietly(show) {
+    this.#quiet = true;
+    show();
+    this.#quiet = false;
+  }
+
+  /**
+   * Tells whether it was in this window that an upload was made: whatever becomes of it is news.
+   *
+   * @param {{file_upload_id: string}} upload
+   */
+  #isOurs({ file_upload_id: id }) {
+    return this.#board.essays.get(id)?.beganAt !== undefined;
   }
 
   /** Connects to the gateway. */
@@ -168,13 +236,12 @@ export class Session {
       onEvent: (message) => {
         if (isSlotAssigned(message)) this.#toldAt.set(message.data.file_upload_id, now());
       },
-      onSlotAssigned: (assignment) => this.#assigned(assignment),
-      onResync: () => {
-        if (this.#batch) void this.#load(this.#batch);
-      },
+      onSlotAssigned: (assignment, how) => this.#assigned(assignment, how.live || how.recovered),
+      onExcess: (excess, how) => this.#excess(excess, how.live || how.recovered),
+      onResync: () => this.#ras.soon(),
       onStatus: (status) => {
         if (this.#ended) return;
-        showConnection(status, () => this.#connect());
+        showConnection(status, () => this.#connection?.reconnect());
         this.#ras.pause(status.state === "polling");
       },
     });
@@ -187,66 +254,81 @@ export class Session {
    * @param {Essay} essay
    */
   #changed(batch, essay) {
+    this.#guard();
     if (batch !== this.#batch || this.#ended) return;
     this.#board.show(essay);
-    if (essay.state === "stored" || essay.state === "excess") this.#way.follow(essay);
+    if (essay.state === "stored") this.#way.follow(essay);
     if (essay.state === "failed") announce("failed", essay);
   }
 
   /**
    * Learns of slots from RAS that nothing else has told of.
    *
-   * @param {import("/client/messages.js").BatchStatus} status
+   * @param {BatchStatus} status
    */
   #learn(status) {
-    for (const assignment of assignmentsIn(status)) this.#assigned(assignment);
+    for (const assignment of assignmentsIn(status)) this.#assigned(assignment, true);
+  }
+
+  /**
+   * Learns of uploads without a slot from RAS.
+   *
+   * @param {BatchStatus} status
+   */
+  #refused(status) {
+    const { batch_id } = status;
+    const isNews = this.#asked.has(batch_id);
+    this.#asked.add(batch_id);
+    for (const file of status.excess ?? []) this.#excess({ ...file, batch_id }, isNews);
+  }
+
+  /**
+   * Shows that no slot was left for an upload.
+   *
+   * @param {Excess} excess
+   * @param {boolean} isNews
+   */
+  #excess(excess, isNews) {
+    if (excess.batch_id !== this.#batch?.batch_id || !this.#board.refuse(excess)) return;
+    const essay = this.#board.essays.get(excess.file_upload_id);
+    if (!essay || !(isNews || this.#isOurs(excess))) return;
+    announce("excess", essay);
+    this.#way.follow(essay);
+  }
+
+  /** Says that the batch that is shown has everything now. */
+  #filled() {
+    if (this.#quiet) return;
+    const { length } = this.#board.slots;
+    const all = length === 1 ? "its slot is" : `all ${length} slots are`;
+    // After what is said of the last of its files.
+    setTimeout(() => this.#ended || showNotice(`The batch is complete: ${all} filled`), 2 * TOGETHER_MS);
+  }
+
+  /** Asks before the window is closed, as long as files are on their way. */
+  #guard() {
+    askBeforeLeaving(!this.#ended && [...this.#uploads.values()].some((uploads) => uploads.busy));
   }
 
   /**
    * Shows that an upload has its slot, which the socket told or asking brought.
    *
    * @param {Assignment} assignment
+   * @param {boolean} isNews
    */
-  #assigned(assignment) {
+  #assigned(assignment, isNews) {
     if (assignment.batch_id !== this.#batch?.batch_id) return;
+    if (!isNews && !this.#isOurs(assignment)) {
+      this.#quietly(() => this.#board.assign(assignment, {}));
+      return;
+    }
     const toldAt = this.#toldAt.get(assignment.file_upload_id);
     const heard = toldAt === undefined ? "asked" : "told";
     if (!this.#board.assign(assignment, { heard, heardAt: toldAt ?? now() })) return;
     const essay = this.#board.essays.get(assignment.file_upload_id);
     if (!essay) return;
-    announce("assigned", essay);
+    announce(essay.state === "duplicate" ? "duplicate" : "assigned", essay);
     this.#way.follow(essay);
     this.#ras.compare();
   }
-}
-
-/**
- * Shows which batches there are, and the facts of the one that is open.
- *
- * @param {Batch[]} batches
- * @param {Batch | undefined} batch
- */
-function showBatch(batches, batch) {
-  byId("batches").replaceChildren(
-    ...batches.map((each) => h("option", { value: each.batch_id, selected: each === batch }, nameOf(each))),
-  );
-  byId("choose").hidden = batches.length < 2;
-  byId("batch-title").textContent = batch ? nameOf(batch) : "A new batch";
-  byId("facts").textContent = batch
-    ? [batch.course_code, counted(batch.slots, "essay"), `created at ${clockTime(batch.created_at)}`]
-        .filter(Boolean)
-        .join(" · ")
-    : "Each essay of a batch has a slot. The files that you drop then find theirs.";
-  byId("board").hidden = byId("ras").hidden = !batch;
-  byId("columns").classList.toggle("empty", !batch);
-  byId("new", HTMLDetailsElement).open = !batch;
-}
-
-/**
- * Says what a batch is called.
- *
- * @param {Batch} batch
- */
-function nameOf(batch) {
-  return batch.title ?? `Batch of ${clockTime(batch.created_at)}`;
 }

@@ -22,6 +22,7 @@ export const ESSAY = {
   sending: { words: "Uploading…", tone: "plain" },
   stored: { words: "Uploaded, waits for a slot", tone: "plain" },
   assigned: { words: "Has its slot", tone: "good" },
+  duplicate: { words: "Its text has a slot already", tone: "good" },
   excess: { words: "Uploaded, but no slot was left", tone: "warn" },
   failed: { words: "It failed", tone: "bad" },
 };

@@ -7,13 +7,14 @@ import { size } from "./format.js";
 /**
  * A file of a batch.
  *
- * `waiting` → `sending` → `stored` → `assigned`, or `excess` where no slot was left; or `failed`.
+ * `waiting` → `sending` → `stored` → `assigned`, or `duplicate` where its text has a slot under another upload,
+ * or `excess` where no slot was left; or `failed`.
  *
  * @typedef {object} Essay
  * @property {string} id the upload's id, made here
  * @property {string} name
  * @property {number | null} bytes null where only its slot is known
- * @property {"waiting" | "sending" | "stored" | "assigned" | "excess" | "failed"} state
+ * @property {"waiting" | "sending" | "stored" | "assigned" | "duplicate" | "excess" | "failed"} state
  * @property {string | undefined} [trouble] why it failed, or why it still waits
  * @property {boolean} [hopeless] whether trying again would not help
  * @property {number} [slot] from zero
@@ -39,18 +40,21 @@ export class Uploads {
   #batchId;
   #limits;
   #changed;
+  #settled;
 
   /**
    * @param {import("./api.js").Api} api
    * @param {string} batchId
    * @param {{file_bytes: number, file_name_characters: number}} limits
    * @param {(essay: Essay) => void} changed called whenever one has another state
+   * @param {() => void} settled called whenever one is no longer on its way
    */
-  constructor(api, batchId, limits, changed) {
+  constructor(api, batchId, limits, changed, settled) {
     this.#api = api;
     this.#batchId = batchId;
     this.#limits = limits;
     this.#changed = changed;
+    this.#settled = settled;
   }
 
   /**
@@ -82,6 +86,11 @@ export class Uploads {
     this.#go();
   }
 
+  /** True if a file is on its way, or waits for its turn. */
+  get busy() {
+    return !this.#ended && (this.#sending > 0 || this.#waiting.length > 0);
+  }
+
   /** Sends no more: what is not on its way yet stays here. */
   end() {
     this.#ended = true;
@@ -109,6 +118,7 @@ export class Uploads {
       void this.#send(essay).finally(() => {
         this.#sending -= 1;
         this.#go();
+        this.#settled();
       });
     }
   }

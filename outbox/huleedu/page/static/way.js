@@ -53,6 +53,7 @@ export class WayPanel {
     this.#essay = undefined;
     clearTimeout(this.#timer);
     byId("way").hidden = true;
+    byId("way-body").replaceChildren();
   }
 
   /**
@@ -208,7 +209,11 @@ function meaning({ type }, essay, topics) {
       return { who: "els", what, told: { kafka: "the assignment", redis: "the notification" } };
     }
     case topics.excess_content:
-      return { who: "els", what: "ELS found no slot left", told: { kafka: "the notice" } };
+      return {
+        who: "els",
+        what: "ELS found no slot left",
+        told: { kafka: "the notice", redis: "the notification" },
+      };
     case topics.content_provisioned:
       return { who: "page", what: "The file was stored", told: { kafka: "the upload" } };
     default:
