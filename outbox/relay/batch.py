@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from outbox.message import Delivery
@@ -13,7 +15,8 @@ from outbox.relay.statements import DUE_STOP, IN_LINE, STOP, Snapshot
 _FLAW = len(Delivery._fields)
 """Where in a fetched row its flaw is; then come what it is to which walk, and the snapshot."""
 _WALK, _BRANCH, _DUE, _SNAPSHOT = range(_FLAW + 1, _FLAW + 5)
-_SIZE = Delivery._fields.index("size")
+_PART = itemgetter(_WALK, _BRANCH)
+_SIZE = itemgetter(Delivery._fields.index("size"))
 
 _DUE_ROWS, _LEAST_DUE_ROWS = 8_192, 64
 """How many rows that are due all walks of a fetch look at, and each at least: many may be held, or not of its
@@ -82,45 +85,53 @@ class Request:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fetched:
-    """What one fetch brought, in id order within each line."""
+    """What one fetch brought; walks go by their place in the request."""
 
     snapshot: Snapshot
-    deliveries: list[Delivery]
-    numbers: list[int]
-    """Of each delivery, its walk by its place in the request."""
-    in_line: list[bool]
-    """Of each delivery, whether its walk came to it in line."""
-    flaws: dict[int, str]
-    """By id: why a delivery cannot be sent, found before anything of it was read."""
-    stops: dict[int, int]
-    """By walk: up to which id it looked, where more may be behind that."""
-    due_stops: dict[int, Due]
-    """By walk: up to where it looked at what waited for its time, where more may be behind that."""
     share: int
     """How many that waited for their time a walk could bring at most."""
-    cut: bool
+    deliveries: list[Delivery] = field(default_factory=list)
+    in_line: dict[int, list[Delivery]] = field(default_factory=dict)
+    """What each walk brought in line, in id order."""
+    deferred: dict[int, list[Delivery]] = field(default_factory=dict)
+    """What each walk brought of what waited for its time."""
+    flaws: dict[int, str] = field(default_factory=dict)
+    """By id: why a delivery cannot be sent, found before anything of it was read."""
+    stops: dict[int, int] = field(default_factory=dict)
+    """Up to which id a walk looked, where more may be behind that."""
+    due_stops: dict[int, Due] = field(default_factory=dict)
+    """Up to where a walk looked at what waited for its time, where more may be behind that."""
+    size: int = 0
+    """Of all deliveries, in bytes."""
+    cut: bool = False
     """Whether it was cut by the number of rows or bytes, so that walks may have been left out."""
 
 
 def fetched(records: Sequence[Any], request: Request) -> Fetched:
     """Returns what a fetch brought, from its rows."""
-    snapshot = Snapshot(*records[0][_SNAPSHOT:])
-    records = [record for record in records if record[0] is not None]
-    found = [record for record in records if record[_BRANCH] < STOP]
-    due_stops = [record for record in records if record[_BRANCH] == DUE_STOP]
-    return Fetched(
-        snapshot=snapshot,
-        deliveries=[Delivery._make(record[:_FLAW]) for record in found],
-        numbers=[record[_WALK] for record in found],
-        in_line=[record[_BRANCH] == IN_LINE for record in found],
-        flaws={record[0]: record[_FLAW] for record in found if record[_FLAW] is not None},
-        stops={record[_WALK]: record[0] for record in records if record[_BRANCH] == STOP},
-        due_stops={record[_WALK]: (record[_DUE], record[0]) for record in due_stops},
-        share=request.deferred,
-        cut=len(records) >= request.rows or sum(record[_SIZE] for record in records) >= request.budget,
-    )
+    batch = Fetched(Snapshot(*records[0][_SNAPSHOT:]), request.deferred)
+    if records[0][0] is None:
+        return batch
+    for (walk, branch), rows in groupby(records, _PART):
+        if branch == STOP:
+            batch.stops[walk] = next(rows)[0]
+        elif branch == DUE_STOP:
+            stop = next(rows)
+            batch.due_stops[walk] = stop[_DUE], stop[0]
+        else:
+            _add(batch, batch.in_line if branch == IN_LINE else batch.deferred, walk, list(rows))
+    batch.cut = len(records) >= request.rows or batch.size >= request.budget
+    return batch
+
+
+def _add(batch: Fetched, part: dict[int, list[Delivery]], walk: int, records: Sequence[Any]) -> None:
+    batch.size += sum(map(_SIZE, records))
+    batch.flaws.update({record[0]: record[_FLAW] for record in records if record[_FLAW] is not None})
+    brought = [Delivery._make(record[:_FLAW]) for record in records]
+    batch.deliveries += brought
+    part.setdefault(walk, []).extend(brought)
 
 
 def unreadable(records: Sequence[Any], request: Request, reason: str) -> Fetched:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
+from operator import attrgetter
 from random import randrange
 
 from outbox.message import Delivery
@@ -19,9 +20,10 @@ from outbox.relay.statements import Snapshot
 _MOST_OWN = 16
 """How many destinations with a backlog have a line of their own; the rest share one."""
 _BACKLOG = 8
-"""An eighth of a batch that was cut, for one destination, is a backlog."""
-_HASTY_ROWS = 500
-"""No batch is larger while others go out beside a backlog, or are looked for, so that these wait less."""
+"""An eighth of a batch that was cut in the shared line, for one destination, is a backlog."""
+_HASTY_SECONDS = 0.04
+"""No round is to take longer while others go out beside a backlog, or are looked for: they wait less."""
+_LEAST_HASTY_ROWS, _MOST_HASTY_ROWS = 100, 500
 _CALM_ROUNDS = 64
 """For how long after the last of the others."""
 PROBE_ROWS = 64
@@ -32,6 +34,7 @@ _MOST_LOOKED_AT = 4_000_000
 """How many rows of the queue all walks of a fetch look at, so that it does not time out."""
 
 _END = 2**63 - 1
+_DESTINATION = attrgetter("destination")
 
 
 class Frontier:
@@ -68,6 +71,7 @@ class Lines:
         """How many of these are down, or probed."""
         self._frontier = Frontier()
         self._calm = _CALM_ROUNDS
+        self._hasty_rows = _MOST_HASTY_ROWS
         self._own_first = False
         self._depth = max(2 * rows, _SHORTEST_DEPTH)
         self._deep = self._depth
@@ -81,11 +85,17 @@ class Lines:
     def rows(self) -> int:
         """How many deliveries to ask for: fewer while others go out beside a backlog."""
         hasty = self._own and self._calm < _CALM_ROUNDS
-        return min(_HASTY_ROWS, self._most) if hasty else self._most
+        return min(self._hasty_rows, self._most) if hasty else self._most
 
     def depth(self, walks: int) -> int:
         """Returns how many rows of the queue each of so many walks looks at."""
         return min(self._deep, max(self._depth, _MOST_LOOKED_AT // max(1, walks)))
+
+    def took(self, rows: int, seconds: float) -> None:
+        """Learns how long a round took, of so many deliveries."""
+        if rows:
+            fit = int(rows * _HASTY_SECONDS / seconds)
+            self._hasty_rows = min(_MOST_HASTY_ROWS, max(_LEAST_HASTY_ROWS, fit))
 
     def reconnect(self) -> None:
         """Forgets what only one connection's snapshots could tell, and how far it looked: perhaps too far."""
@@ -100,17 +110,18 @@ class Lines:
         shared = [
             Walk(lane.number, None, lane.floor, self._most, lane.due.get(None, BEFORE_ALL)) for lane in lanes
         ]
+        read = [name for name in self._own if name not in down]
+        share = self.rows // max(1, len(read))
         own = [
             Walk(
                 lane.number,
                 name,
                 lane.own[name],
-                PROBE_ROWS if name in probes else self._most,
+                PROBE_ROWS if name in probes else share,
                 lane.due.get(name, BEFORE_ALL),
             )
             for lane in lanes
-            for name in self._own
-            if name not in down
+            for name in read
         ]
         turns = (own, shared) if self._own_first else (shared, own)
         return [walk for turn in turns for walk in _from_anywhere(turn)]
@@ -170,12 +181,18 @@ class Lines:
         shared = _shared(walks, batch)
         walks_past = any(walks[number].line is None for number in batch.stops)
         self._calm = 0 if self._own and (shared or walks_past) else self._calm + 1
-        self._own_first = batch.cut and {walks[number].line for number in batch.numbers} == {None}
+        self._own_first = batch.cut and {
+            walks[number].line for number in (*batch.in_line, *batch.deferred)
+        } == {None}
         self._unite(lanes, _ended(walks, batch))
-        if batch.cut:
+        if batch.cut and walks[_last(walks, batch)].line is None:
             room = max(0, _MOST_OWN + self._down - len(self._own))
             least = len(batch.deliveries) / _BACKLOG
-            self.separate(name for name, count in shared.most_common(room) if count >= least)
+            backlogs = [name for name, count in shared.most_common(room) if count >= least]
+            if backlogs:
+                self.separate(backlogs)
+                # Now for the others.
+                self._calm, self._own_first = 0, False
 
     def _unite(self, lanes: Sequence[Lane], done: Container[str | None]) -> None:
         for name in [name for name in self._own if name in done]:
@@ -207,28 +224,29 @@ def _last(walks: Sequence[Walk], batch: Fetched) -> int:
 
 def _seen(batch: Fetched) -> set[int]:
     """Returns the walks that brought something, or may if they go on."""
-    return {*batch.numbers, *batch.stops, *batch.due_stops}
+    return {*batch.in_line, *batch.deferred, *batch.stops, *batch.due_stops}
 
 
 def _shared(walks: Sequence[Walk], batch: Fetched) -> Counter[str]:
     """Returns how many deliveries of the shared line there are for each destination."""
-    numbers = {number for number in set(batch.numbers) if walks[number].line is None}
-    if not numbers:
-        return Counter()
-    pairs = zip(batch.deliveries, batch.numbers, strict=True)
-    return Counter(delivery.destination for delivery, number in pairs if number in numbers)
+    counts: Counter[str] = Counter()
+    for part in (batch.in_line, batch.deferred):
+        for number, deliveries in part.items():
+            if walks[number].line is None:
+                counts.update(map(_DESTINATION, deliveries))
+    return counts
 
 
 def _lowest(batch: Fetched, deliveries: Iterable[Delivery]) -> dict[int, int]:
     """Returns the lowest id of these deliveries of a batch, by the number of their walk."""
     lowest: dict[int, int] = {}
-    numbers: dict[int, int] = {}
-    for delivery in deliveries:
-        numbers = numbers or {
-            each.id: number for each, number in zip(batch.deliveries, batch.numbers, strict=True)
-        }
-        number = numbers[delivery.id]
-        lowest[number] = min(delivery.id, lowest.get(number, delivery.id))
+    ids = {delivery.id for delivery in deliveries}
+    if ids:
+        for part in (batch.in_line, batch.deferred):
+            for number, brought in part.items():
+                here = [delivery.id for delivery in brought if delivery.id in ids]
+                if here:
+                    lowest[number] = min(*here, lowest.get(number, _END))
     return lowest
 
 
@@ -238,31 +256,21 @@ def _reaches(walks: Sequence[Walk], batch: Fetched) -> Iterator[tuple[int, int]]
     The order within a line comes from its own ORDER BY, but nothing in SQL says that it survives the
     joins above. Where it ever should not, a walk tells nothing.
     """
-    in_line = (number for number, is_so in zip(batch.numbers, batch.in_line, strict=True) if is_so)
-    counts = Counter(in_line)
     last = _last(walks, batch)
     for number, walk in enumerate(walks[: last + 1]):
+        ids = [delivery.id for delivery in batch.in_line.get(number, ())]
         is_whole = number in batch.stops or number < last
-        if is_whole and counts[number] < walk.most:
+        if is_whole and len(ids) < walk.most:
             yield number, batch.stops.get(number, _END)
-        elif highest := _highest(batch, number):
-            yield number, highest
+        elif ids and ids == sorted(ids):
+            yield number, ids[-1]
 
 
 def _through_due(walks: Sequence[Walk], batch: Fetched) -> Iterator[tuple[int, Walk]]:
     """Yields the walks that brought all they looked at of what waited for its time."""
-    in_line = zip(batch.numbers, batch.in_line, strict=True)
-    counts = Counter(number for number, is_so in in_line if not is_so)
     for number, walk in enumerate(walks[: _last(walks, batch)]):
-        if counts[number] < min(walk.most, batch.share):
+        if len(batch.deferred.get(number, ())) < min(walk.most, batch.share):
             yield number, walk
-
-
-def _highest(batch: Fetched, walk: int) -> int:
-    """Returns the highest id that a walk brought in line; 0 where there is none, or ids did not rise."""
-    rows = zip(batch.deliveries, batch.numbers, batch.in_line, strict=True)
-    ids = [delivery.id for delivery, number, in_line in rows if number == walk and in_line]
-    return ids[-1] if ids and ids == sorted(ids) else 0
 
 
 def _from_anywhere(walks: Sequence[Walk]) -> Sequence[Walk]:

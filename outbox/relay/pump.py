@@ -100,6 +100,7 @@ class Pump:
             self._lines.rewind(lanes, request.walks, batch, verdict.released())
             self._breakers(verdict, admission)
             await self._settle(store, lanes, verdict, began)
+            self._lines.took(len(batch.deliveries), monotonic() - began)
             went_on = self._lines.advance(
                 lanes, request.walks, batch, left=verdict.left, released=verdict.released()
             )
@@ -139,8 +140,8 @@ class Pump:
             self._lines.reconnect()
             for lane in lanes:
                 lane.forget()
-        size = sum(delivery.size for delivery in batch.deliveries)
-        emit("pump.fetched", sink=self._served.name, pump=self.number, rows=len(batch.deliveries), bytes=size)
+        rows = len(batch.deliveries)
+        emit("pump.fetched", sink=self._served.name, pump=self.number, rows=rows, bytes=batch.size)
         return batch
 
     async def _send(self, fetched: Fetched, admission: Admission) -> Verdict:

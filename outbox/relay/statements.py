@@ -162,20 +162,17 @@ def _fetch(flaw: str, columns: Mapping[str, str]) -> str:
                        hashtextextended(line, 0) AS destination_hash,
                        CASE WHEN snapshot.generation = $9 AND snapshot.last_id >= asked.floor
                            THEN asked.floor ELSE 0 END AS floor
+                OFFSET 0
             ) AS walk
             CROSS JOIN LATERAL (
                 (SELECT q.*, CASE WHEN q.goes_out THEN {DEFERRED} ELSE {DUE_STOP} END AS branch
                  FROM (
-                     SELECT q.*,
+                     SELECT q.*, row_number() OVER (ORDER BY q.due_at, q.id) AS place,
                             (q.blocks OR q.id <= walk.floor) AND {_IN_LINE} AND NOT {_HELD} AS goes_out
-                     FROM (
-                         SELECT q.*, row_number() OVER (ORDER BY q.due_at, q.id) AS place
-                         FROM {{schema}}outbox_queue q
-                         WHERE q.sink = $1 AND q.lane = walk.lane AND q.due_at <= now()
-                           AND (q.due_at, q.id) > (walk.due_at, walk.due_id)
-                         ORDER BY q.due_at, q.id LIMIT $14
-                     ) AS q
-                     OFFSET 0
+                     FROM {{schema}}outbox_queue q
+                     WHERE q.sink = $1 AND q.lane = walk.lane AND q.due_at <= now()
+                       AND (q.due_at, q.id) > (walk.due_at, walk.due_id)
+                     ORDER BY q.due_at, q.id LIMIT $14
                  ) AS q
                  WHERE q.goes_out OR q.place = $14
                  ORDER BY q.due_at, q.id LIMIT least(walk.most, $11))

@@ -49,6 +49,8 @@ _PLANNER = {
     "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
+    # No lane is walked twice alike, and it would keep what the walks read.
+    "enable_memoize": "off",
     # Where a role or a database has set them otherwise, nothing would be left to plan with.
     "enable_nestloop": "on",
     "enable_indexscan": "on",

@@ -156,9 +156,10 @@ def figures(
 
 
 @asynccontextmanager
-async def prepared(say: Say) -> AsyncIterator[Bench]:
+async def prepared(say: Say, kafka: str | None = None) -> AsyncIterator[Bench]:
+    settings = {**os.environ, "OUTBOX_KAFKA_BOOTSTRAP_SERVERS": kafka} if kafka else os.environ
     async with running_stack(
-        load(), keep=None, report=lambda server, state: say(f"{server}: {state}")
+        load(settings), keep=None, report=lambda server, state: say(f"{server}: {state}")
     ) as stack:
         # One sink only: what is measured is one relay's way to Kafka.
         environment = {**os.environ, **stack.environment(), "OUTBOX_HTTP_PORT": "0"}
