@@ -210,7 +210,7 @@ def test_a_part_that_goes_on_failing_is_tried_ever_more_rarely() -> None:
 
 
 async def test_what_is_remembered_of_parts_is_bounded() -> None:
-    breakers = SinkBreakers("test", Backoff(), pumps=1)
+    breakers = SinkBreakers("test", Backoff(), pumps=1, clock=lambda: 0.0)
     with watch() as events:
         for number in range(10_000):
             assert breakers.part_failed(f"d{number}", None, "no") == 1
