@@ -107,6 +107,15 @@ async def assign(redis: Redis, number: int, *, user: str = "alice", batch: str =
         "message_id": message_id,
         "data": {**data, "filename": None, "slot_index": number, "text_storage_id": "text"},
     }
+    await _say(redis, user, message_id, message)
+
+
+async def note(redis: Redis, user: str = "alice") -> None:
+    """Tell a user that a message was given up, as the relay does."""
+    await _say(redis, user, str(new_id()), {"event": "resync_required"})
+
+
+async def _say(redis: Redis, user: str, message_id: str, message: Mapping[str, Any]) -> None:
     async with redis.pipeline(transaction=True) as pipe:
         pipe.xadd(f"ws:{user}:log", {"message_id": message_id, "data": json.dumps(message)})
         pipe.publish(f"ws:{user}", json.dumps(message))

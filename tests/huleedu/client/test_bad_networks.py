@@ -8,7 +8,7 @@ from http import HTTPStatus
 import pytest
 from redis.asyncio import Redis
 
-from tests.huleedu.client.conftest import QUICK, OpenPage, assign
+from tests.huleedu.client.conftest import QUICK, OpenPage, assign, note
 from tests.huleedu.conftest import StartGateway
 from tests.support.gateway import token, until
 from tests.support.network import Network, network
@@ -98,7 +98,7 @@ async def test_a_resync_that_is_owed_is_paid_whatever_answers_meanwhile(
         await until(lambda: page.state == "open")
         server.trouble = trouble
         way.swallow(on=trouble is None)
-        await redis.publish("ws:alice", '{"event":"resync_required"}')
+        await note(redis)
         await until(lambda: page.all("resync"))
         gateways.cut()
         await until(lambda: [status["state"] for status in page.all("status")].count("open") == 2)

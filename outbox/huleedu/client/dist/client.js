@@ -13,7 +13,7 @@ import { News } from "./news.js";
 import { TIMING } from "./options.js";
 import { Poller } from "./poll.js";
 import { Renewal } from "./renewal.js";
-import { Alarm, between, fullJitter } from "./retry.js";
+import { Alarm, between, fullJitter, report } from "./retry.js";
 export * from "./messages.js";
 export * from "./options.js";
 /**
@@ -286,9 +286,7 @@ class Client {
             callback();
         }
         catch (error) {
-            queueMicrotask(() => {
-                throw error;
-            });
+            report(error);
         }
     }
 }

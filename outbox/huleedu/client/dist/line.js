@@ -87,7 +87,7 @@ export class Line {
         if (typeof recovered === "boolean")
             this.#resume(recovered, missed);
         else if (message.event === "resync_required")
-            this.#events.missed();
+            this.#miss();
         else if (message.event === "token_accepted")
             this.#events.token(true);
         else if (message.event === "token_refused")
@@ -96,11 +96,20 @@ export class Line {
             this.#say(message);
     }
     #say(message) {
-        const live = this.#replayed === 0;
-        if (!live)
-            this.#replayed -= 1;
+        this.#events.said(message, !this.#replays());
+    }
+    /** What is missed may be told by a note among what is replayed. */
+    #miss() {
+        this.#replays();
+        this.#events.missed();
+    }
+    /** Whether what comes now is replayed. */
+    #replays() {
+        if (this.#replayed === 0)
+            return false;
+        this.#replayed -= 1;
         this.#waitForQuiet();
-        this.#events.said(message, live);
+        return true;
     }
     /** The gateway's answer to the last message that the page saw. */
     #resume(recovered, missed) {

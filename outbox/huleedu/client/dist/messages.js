@@ -1,7 +1,10 @@
 /** What comes over the wire: from the WebSocket gateway, and from the page's server. */
 /** True if this is an answer on a batch, and not, say, the login page of a network. */
 export function isBatchStatus(value) {
-    return isObject(value) && typeof value["batch_id"] === "string" && Array.isArray(value["essays"]);
+    if (!has(value, "batch_id"))
+        return false;
+    const { essays, excess = [] } = value;
+    return [essays, excess].every((list) => Array.isArray(list) && list.every(isObject));
 }
 /** Reads what the gateway sent; null if it is no notification. */
 export function parse(text) {

@@ -1,7 +1,7 @@
 /** Asks the page's server for the status of batches: now and then while there is no socket, and when it is owed. */
 import { isBatchStatus } from "./messages.js";
 import { hidden } from "./moments.js";
-import { Alarm, between, growing, now, retryAfter, Steps } from "./retry.js";
+import { Alarm, between, growing, now, report, retryAfter, Steps } from "./retry.js";
 /** Who is asked lags behind Kafka: what is owed is asked for again so long after the first time. */
 const AGAIN = [2_000, 10_000, 30_000];
 const AT_ONCE = 4;
@@ -57,6 +57,7 @@ export class Poller {
     #events;
     #questions = new Map();
     #added = new Map();
+    #list = [];
     #page = new Steps();
     #alarm = new Alarm();
     #polling = false;
@@ -139,9 +140,16 @@ export class Poller {
             this.#questions.set(id, question);
         }
     }
+    /** The batches that the page lists; those that it listed last, if it fails to. */
     #listed() {
         const ids = this.#options?.batchIds ?? [];
-        return typeof ids === "function" ? ids() : ids;
+        try {
+            this.#list = [...(typeof ids === "function" ? ids() : ids)];
+        }
+        catch (error) {
+            report(error);
+        }
+        return this.#list;
     }
     /** Sets the alarm for what is due next; nobody asks for a page that nobody sees. */
     #arrange() {

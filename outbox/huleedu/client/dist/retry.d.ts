@@ -33,6 +33,8 @@ export declare class Steps {
     answered(asked: number): void;
     clear(): void;
 }
+/** What the page's callback threw is the page's: it is reported, and disturbs nothing here. */
+export declare function report(error: unknown): void;
 /** Remembers the last `capacity` names. */
 export declare class Seen {
     #private;

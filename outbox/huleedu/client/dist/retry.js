@@ -73,6 +73,12 @@ export class Steps {
         this.#moments = [];
     }
 }
+/** What the page's callback threw is the page's: it is reported, and disturbs nothing here. */
+export function report(error) {
+    queueMicrotask(() => {
+        throw error;
+    });
+}
 /** Remembers the last `capacity` names. */
 export class Seen {
     #names = new Set();

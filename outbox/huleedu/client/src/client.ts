@@ -14,7 +14,7 @@ import { News } from "./news.js";
 import { type Connection, type ConnectOptions, type Status, type Timing, TIMING } from "./options.js";
 import { Poller } from "./poll.js";
 import { Renewal } from "./renewal.js";
-import { Alarm, between, fullJitter } from "./retry.js";
+import { Alarm, between, fullJitter, report } from "./retry.js";
 
 export type { Token } from "./credential.js";
 export * from "./messages.js";
@@ -300,9 +300,7 @@ class Client implements Connection {
     try {
       callback();
     } catch (error) {
-      queueMicrotask(() => {
-        throw error;
-      });
+      report(error);
     }
   }
 }

@@ -116,17 +116,28 @@ export class Line {
   #take(message: Notification): void {
     const { recovered, missed } = message as { recovered?: unknown; missed?: unknown };
     if (typeof recovered === "boolean") this.#resume(recovered, missed);
-    else if (message.event === "resync_required") this.#events.missed();
+    else if (message.event === "resync_required") this.#miss();
     else if (message.event === "token_accepted") this.#events.token(true);
     else if (message.event === "token_refused") this.#events.token(false);
     else if (message.event !== "heartbeat") this.#say(message);
   }
 
   #say(message: Notification): void {
-    const live = this.#replayed === 0;
-    if (!live) this.#replayed -= 1;
+    this.#events.said(message, !this.#replays());
+  }
+
+  /** What is missed may be told by a note among what is replayed. */
+  #miss(): void {
+    this.#replays();
+    this.#events.missed();
+  }
+
+  /** Whether what comes now is replayed. */
+  #replays(): boolean {
+    if (this.#replayed === 0) return false;
+    this.#replayed -= 1;
     this.#waitForQuiet();
-    this.#events.said(message, live);
+    return true;
   }
 
   /** The gateway's answer to the last message that the page saw. */

@@ -100,7 +100,9 @@ export interface BatchStatus {
 
 /** True if this is an answer on a batch, and not, say, the login page of a network. */
 export function isBatchStatus(value: unknown): value is BatchStatus {
-  return isObject(value) && typeof value["batch_id"] === "string" && Array.isArray(value["essays"]);
+  if (!has(value, "batch_id")) return false;
+  const { essays, excess = [] } = value as { essays?: unknown; excess?: unknown };
+  return [essays, excess].every((list) => Array.isArray(list) && list.every(isObject));
 }
 
 /** Reads what the gateway sent; null if it is no notification. */

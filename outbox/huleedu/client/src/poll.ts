@@ -4,7 +4,7 @@ import type { Credential } from "./credential.js";
 import { type BatchStatus, isBatchStatus } from "./messages.js";
 import { hidden } from "./moments.js";
 import type { Timing } from "./options.js";
-import { Alarm, between, growing, now, retryAfter, Steps } from "./retry.js";
+import { Alarm, between, growing, now, report, retryAfter, Steps } from "./retry.js";
 
 /** Whom to ask about what. */
 export interface PollOptions {
@@ -90,6 +90,7 @@ export class Poller {
   readonly #events: PollEvents;
   readonly #questions = new Map<string, Question>();
   readonly #added = new Map<string, boolean>();
+  #list: readonly string[] = [];
   readonly #page = new Steps();
   readonly #alarm = new Alarm();
   #polling = false;
@@ -175,9 +176,15 @@ export class Poller {
     }
   }
 
+  /** The batches that the page lists; those that it listed last, if it fails to. */
   #listed(): readonly string[] {
     const ids = this.#options?.batchIds ?? [];
-    return typeof ids === "function" ? ids() : ids;
+    try {
+      this.#list = [...(typeof ids === "function" ? ids() : ids)];
+    } catch (error) {
+      report(error);
+    }
+    return this.#list;
   }
 
   /** Sets the alarm for what is due next; nobody asks for a page that nobody sees. */

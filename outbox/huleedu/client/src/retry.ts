@@ -91,6 +91,13 @@ export class Steps {
   }
 }
 
+/** What the page's callback threw is the page's: it is reported, and disturbs nothing here. */
+export function report(error: unknown): void {
+  queueMicrotask(() => {
+    throw error;
+  });
+}
+
 /** Remembers the last `capacity` names. */
 export class Seen {
   readonly #names = new Set<string>();

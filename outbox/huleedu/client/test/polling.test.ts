@@ -175,7 +175,13 @@ describe("while there is no socket", () => {
     assert.deepEqual(page.slots, ["upload-1"]);
   });
 
-  for (const instead of ["<!doctype html>Sign in to the network", "null", "[]", '{"batch_id":1}']) {
+  for (const instead of [
+    "<!doctype html>Sign in to the network",
+    "null",
+    "[]",
+    '{"batch_id":1}',
+    '{"batch_id":"batch","essays":[null]}',
+  ]) {
     it(`is not misled by a network that answers ${instead}`, async () => {
       server.answers.set("batch", instead);
       const page = await withoutASocket(new Page({ poll }));
@@ -376,6 +382,19 @@ describe("how something was learnt", () => {
     assert.equal(new Set(page.slots).size, 6);
   });
 
+  it("is told rightly where a note of something missed is among what is replayed", async () => {
+    const page = new Page({ lastMessageId: "earlier" });
+    await settle();
+    FakeSocket.last.onopen?.();
+    FakeSocket.last.say({ event: "resumed", recovered: true, missed: 2 });
+    FakeSocket.last.say({ event: "resync_required" });
+    FakeSocket.last.say(slot(1));
+    FakeSocket.last.say(slot(2));
+    assert.deepEqual(page.hows, ["recovered", "live"]);
+    pass(10_000);
+    assert.equal(page.resyncs, 1);
+  });
+
   it("is not known of a gateway that does not say so, but what it replays comes at once", async () => {
     const page = new Page({ lastMessageId: "earlier" });
     await settle();
@@ -481,6 +500,19 @@ describe("batches that are added", () => {
     batchIds.push("listed");
     await seconds(6);
     assert.equal(server.asked.length, 2);
+  });
+
+  it("by a page that fails to list them are those that it listed last", async () => {
+    const reported: unknown[] = [];
+    let fails = false;
+    const batchIds = (): string[] => (fails ? assert.fail("the page's own") : ["batch"]);
+    await open(new Page({ poll: { ...poll, batchIds } }));
+    mock.method(globalThis, "queueMicrotask", (callback: () => void) => reported.push(callback));
+    fails = true;
+    FakeSocket.last.say({ event: "resync_required" });
+    await seconds(10);
+    assert.ok(server.asked.length > 0);
+    assert.ok(reported.length > 0);
   });
 
   it("are a few at a time", async () => {
