@@ -12,9 +12,10 @@ const { now } = Date;
 
 for (const [name, page] of Object.entries(pages)) {
   const say = (what, value) => process.stdout.write(`${JSON.stringify({ page: name, [what]: value })}\n`);
-  const { tokens, ...options } = page;
+  const { tokens, poll, ...options } = page;
   const connection = connect({
     ...options,
+    ...(poll && { poll: { ...poll, onBatch: ({ batch_id: id }) => say("batch", id) } }),
     token: () => {
       say("token", page.tokens[0]);
       const token = page.tokens.length > 1 ? page.tokens.shift() : page.tokens[0];
