@@ -10,7 +10,7 @@ from outbox.errors import (
     SchemaError,
     SettingsError,
 )
-from outbox.inbox import once, prune_inbox
+from outbox.inbox import once, prune_inbox, unseen
 from outbox.message import Message
 from outbox.schema import include_name
 from outbox.settings import Settings
@@ -30,6 +30,7 @@ __all__ = [
     "new_id",
     "once",
     "prune_inbox",
+    "unseen",
     "write",
     "write_sync",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import asyncpg
 from pydantic import Field
 from sqlalchemy import text
@@ -25,6 +27,8 @@ class DatabaseSettings(ServiceSettings):
     """`postgresql://user:password@host:port/database`, where the outbox's tables are too."""
     database_connections: int = Field(10, ge=1)
     """Connections to the database, at the most."""
+    database_pooler: Literal["none", "transaction"] = "none"
+    """`transaction` behind PgBouncer in transaction mode: nothing is prepared then."""
 
     host: str = "127.0.0.1"
     """The address to serve HTTP on."""
@@ -45,7 +49,7 @@ async def trouble_with(engine: AsyncEngine) -> list[str]:
 def engine_of(settings: DatabaseSettings) -> AsyncEngine:
     """Makes a pool of connections; nothing is connected yet."""
     return create_engine(
-        Settings(database_url=settings.database_url),
+        Settings(database_url=settings.database_url, database_pooler=settings.database_pooler),
         application_name=settings.service_name,
         command_timeout=_STATEMENT_SECONDS,
         pool_size=settings.database_connections,

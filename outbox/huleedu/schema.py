@@ -14,6 +14,7 @@ from sqlalchemy import (
     Double,
     ForeignKey,
     Identity,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -228,6 +229,15 @@ parked_input = Table(
     Column("headers", JSONB, comment="The record's headers, as far as they are text.", nullable=False),
     Column("reason", Text, comment="Why it could not be used, for a person.", nullable=False),
     _moment("parked_at", "When it was parked.", nullable=False, server_default=_NOW),
+    Column(
+        "kind",
+        Text,
+        comment="unreadable, refused, unsendable or unstorable; unknown: by an older consumer.",
+        nullable=False,
+        server_default=text("'unknown'"),
+    ),
+    _moment("retry_at", "Since when a person wants it to be tried again; null: nobody does.", nullable=True),
+    Index("huleedu_parked_input_by_kind", "consumer", "kind", "retry_at"),
     UniqueConstraint(
         "consumer", "topic", "partition", "partition_offset", name="huleedu_parked_input_record_key"
     ),

@@ -11,7 +11,7 @@ from typing import Any, Self
 import structlog
 from starlette.types import ASGIApp
 
-from outbox.huleedu.consume import Consumer, ConsumerMetrics, ConsumerSettings, Handler, Receiver
+from outbox.huleedu.consume import Chore, Consumer, ConsumerMetrics, ConsumerSettings, Handler, Receiver
 from outbox.huleedu.database import engine_of
 from outbox.web.listen import listening
 
@@ -25,12 +25,16 @@ class Service(ABC):
     """
 
     def __init__(
-        self, settings: ConsumerSettings, handlers: Sequence[Handler[Any]], metrics: ConsumerMetrics
+        self,
+        settings: ConsumerSettings,
+        handlers: Sequence[Handler[Any]],
+        metrics: ConsumerMetrics,
+        chores: Sequence[Chore] = (),
     ) -> None:
         self.settings = settings
         self.engine = engine_of(settings)
         self.receiver = Receiver(self.engine, settings.kafka_group, handlers, metrics)
-        self.consumer = Consumer(settings, self.engine, self.receiver, metrics)
+        self.consumer = Consumer(settings, self.engine, self.receiver, metrics, chores)
         self.port = 0
         """Where it listens."""
         self._running: AbstractAsyncContextManager[int] | None = None

@@ -4,14 +4,21 @@ An event that can never be applied is parked in a table with the reason; what a 
 """
 
 from outbox.huleedu.consume.consumer import Consumer
+from outbox.huleedu.consume.incoming import Incoming
 from outbox.huleedu.consume.metrics import ConsumerMetrics
-from outbox.huleedu.consume.receiver import Handler, Receiver
+from outbox.huleedu.consume.receiver import Effect, Handler, Receiver
 from outbox.huleedu.consume.settings import ConsumerSettings
+from outbox.huleedu.consume.upkeep import Chore, counting, pruning
 
 __all__ = [
+    "Chore",
     "Consumer",
     "ConsumerMetrics",
     "ConsumerSettings",
+    "Effect",
     "Handler",
+    "Incoming",
     "Receiver",
+    "counting",
+    "pruning",
 ]

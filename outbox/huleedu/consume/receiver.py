@@ -1,37 +1,53 @@
-"""One record from Kafka: read, applied once in one transaction, or parked with the reason.
+"""Records from Kafka, a set in one transaction: each event is applied once, or parked with the reason.
 
-The inbox does not know what is parked: written to its topic once more, it is tried again.
+A set that fails is tried by halves, so that one event at fault parks alone and the others are applied. The
+inbox does not know what is parked: written to its topic once more, it is tried again.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
 import structlog
 from aiokafka import ConsumerRecord
-from pydantic import ValidationError
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from outbox import MessageError, once
-from outbox.errors import unwrapped
+from outbox import unseen
+from outbox.huleedu.consume import parked
+from outbox.huleedu.consume.incoming import Incoming, about
 from outbox.huleedu.consume.metrics import ConsumerMetrics
+from outbox.huleedu.consume.refusal import Refusal, refusal, take_turns
+from outbox.huleedu.database import DATABASE_ERRORS
 from outbox.huleedu.errors import Unacceptable
-from outbox.huleedu.events import EventEnvelope, envelope_of
+from outbox.huleedu.events import envelope_of
 from outbox.huleedu.events.envelope import Data
-from outbox.huleedu.schema import parked_input
-from outbox.huleedu.tracing import continued
 
 _log = structlog.get_logger(__name__)
 
+_TURNS = 5
+"""So often a transaction that another one is in the way of is tried again at once."""
+_TURN_SECONDS = 0.05
 
-_REFUSED_DATA = ("22", "23")
-"""PostgreSQL's classes of errors for data that it cannot hold."""
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What became of an event."""
+
+    outcome: str
+    """In a word, for the metrics."""
+    committed: Callable[[], None] | None = None
+    """Tells of it, once it is committed."""
+
+
+_REPEATED = Effect("repeated")
+_PARKED = Effect("parked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +56,26 @@ class Handler(Generic[Data]):
 
     topic: str
     data: type[Data]
-    apply: Callable[[AsyncConnection, EventEnvelope[Data]], Awaitable[str]]
-    """Works in the caller's transaction; returns what became of the event, in a word for the metrics."""
+    apply: Callable[[AsyncConnection, Sequence[Incoming[Data]]], Awaitable[Sequence[Effect]]]
+    """Works in the caller's transaction on events in the order of their offsets, none of which was applied
+    before; returns what became of each. What it raises undoes all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """A record, and the event in it or what is wrong with it."""
+
+    record: ConsumerRecord
+    incoming: Incoming[Any] | None = None
+    refused: Refusal | None = None
+
+
+Also = Callable[[AsyncConnection], Awaitable[None]]
+"""What else a transaction does."""
+
+
+async def _nothing(_: AsyncConnection) -> None:
+    """Does no more."""
 
 
 class Receiver:
@@ -51,107 +85,131 @@ class Receiver:
         self, engine: AsyncEngine, consumer: str, handlers: Sequence[Handler[Any]], metrics: ConsumerMetrics
     ) -> None:
         self.topics = tuple(handler.topic for handler in handlers)
-        self._engine = engine
         self.consumer = consumer
+        self._engine = engine
         self._handlers = {handler.topic: handler for handler in handlers}
         self._envelopes = {handler.topic: envelope_of(handler.data) for handler in handlers}
         self._metrics = metrics
 
-    async def receive(self, record: ConsumerRecord) -> None:
-        """Applies a record, drops it if it was applied before, or parks it.
+    async def receive(
+        self, *records: ConsumerRecord, done: Callable[[ConsumerRecord], None] = lambda _: None
+    ) -> None:
+        """Applies records of one partition, drops what was applied before, parks what can never be.
 
-        Raises what a retry might heal.
+        Raises what a retry might heal. `done` is told the last record that is done with, again and again.
         """
+        await self._apply([self._read(record) for record in records], done)
+
+    async def retry(self, record: ConsumerRecord, also: Also) -> Refusal | None:
+        """Applies a record that was parked, and does something else in that transaction.
+
+        Returns why it still cannot be applied; nothing was done then. Raises what a retry might heal.
+        """
+        read = self._read(record)
+        if read.refused:
+            return read.refused
+        try:
+            effects = await self._at_once([read], also)
+        except Exception as error:
+            if refused := refusal(error):
+                return refused
+            raise
+        self._tell([read], effects)
+        return None
+
+    async def _apply(self, inputs: Sequence[_Input], done: Callable[[ConsumerRecord], None]) -> None:
         began = time.monotonic()
         try:
-            outcome = await self._apply(record)
+            effects = await self._at_once(inputs)
         except Exception as error:
-            reason = unacceptable(error)
-            if reason is None:
+            refused = refusal(error)
+            if len(inputs) > 1 and (refused or not isinstance(error, DATABASE_ERRORS)):
+                middle = len(inputs) // 2
+                await self._apply(inputs[:middle], done)
+                await self._apply(inputs[middle:], done)
+                return
+            if not refused:
                 raise
-            outcome = "parked"
-            await self._park(record, reason)
-        self._metrics.events.labels(record.topic, outcome).inc()
-        self._metrics.seconds.labels(record.topic).observe(time.monotonic() - began)
-        self._metrics.age.labels(record.topic).observe(max(0.0, time.time() - record.timestamp / 1_000))
+            inputs = [_Input(inputs[0].record, refused=refused)]
+            effects = await self._at_once(inputs)
+        self._measure(inputs, effects, time.monotonic() - began)
+        self._tell(inputs, effects)
+        done(inputs[-1].record)
 
-    async def _apply(self, record: ConsumerRecord) -> str:
-        handler = self._handlers[record.topic]
-        event = self._read(record)
-        with _told_of(record, event):
-            async with (
-                self._engine.begin() as connection,
-                once(connection, self.consumer, event.event_id) as first,
-            ):
-                outcome = await handler.apply(connection, event) if first else "repeated"
-            _log.info("event.applied", outcome=outcome, partition=record.partition, offset=record.offset)
-        return outcome
+    async def _at_once(self, inputs: Sequence[_Input], also: Also = _nothing) -> Sequence[Effect]:
+        """Applies and parks in one transaction; tries again where only another one was in its way."""
+        for turn in range(_TURNS):
+            try:
+                async with self._engine.begin() as connection:
+                    effects = await self._within(connection, inputs)
+                    await also(connection)
+            except DATABASE_ERRORS as error:
+                if not take_turns(error) or turn == _TURNS - 1:
+                    raise
+                await asyncio.sleep(random.uniform(0, _TURN_SECONDS))  # noqa: S311
+            else:
+                return effects
+        raise AssertionError("unreachable")
 
-    def _read(self, record: ConsumerRecord) -> EventEnvelope[Any]:
-        if record.value is None:
-            raise Unacceptable("there is no value")
-        return self._envelopes[record.topic].model_validate_json(record.value)
+    async def _within(self, connection: AsyncConnection, inputs: Sequence[_Input]) -> Sequence[Effect]:
+        # Several with one id are one event; the first counts.
+        events = {each.incoming.event.event_id: each.incoming for each in reversed(inputs) if each.incoming}
+        first = await unseen(connection, self.consumer, events.keys()) if events else set()
+        new = [each.incoming for each in inputs if each.incoming and _is_first(each.incoming, events, first)]
+        effects = iter(await self._handlers[new[0].record.topic].apply(connection, new) if new else ())
+        refused = [(each.record, each.refused) for each in inputs if each.refused]
+        if refused:
+            await parked.park(connection, self.consumer, refused)
+        return [
+            _PARKED
+            if each.incoming is None
+            else (next(effects) if _is_first(each.incoming, events, first) else _REPEATED)
+            for each in inputs
+        ]
 
-    async def _park(self, record: ConsumerRecord, reason: str) -> None:
-        async with self._engine.begin() as connection:
-            await connection.execute(
-                insert(parked_input).on_conflict_do_nothing(),
-                {
-                    "consumer": self.consumer,
-                    "topic": record.topic,
-                    "partition": record.partition,
-                    "partition_offset": record.offset,
-                    "key": record.key,
-                    "value": record.value,
-                    "headers": {_text(name): _text(value) for name, value in record.headers},
-                    "reason": _text(reason),
-                },
-            )
-        _log.error(
-            "event.parked",
-            reason=reason,
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-        )
+    def _read(self, record: ConsumerRecord) -> _Input:
+        try:
+            if record.value is None:
+                raise Unacceptable("there is no value")  # noqa: TRY301 (told like whatever else is wrong)
+            event = self._envelopes[record.topic].model_validate_json(record.value)
+        except Exception as error:
+            if refused := refusal(error):
+                return _Input(record, refused=refused)
+            raise
+        return _Input(record, Incoming(event, record))
 
+    def _measure(self, inputs: Sequence[_Input], effects: Sequence[Effect], seconds: float) -> None:
+        topic, now = inputs[0].record.topic, time.time()
+        for outcome, events in Counter(effect.outcome for effect in effects).items():
+            self._metrics.events.labels(topic, outcome).inc(events)
+        self._metrics.seconds.labels(topic).observe(seconds)
+        self._metrics.sizes.labels(topic).observe(len(inputs))
+        observe = self._metrics.age.labels(topic).observe
+        for each in inputs:
+            observe(max(0.0, now - each.record.timestamp / 1_000))
 
-def unacceptable(error: Exception) -> str | None:
-    """Returns why the input that led to this error can never be applied; None where a retry might heal it."""
-    match error:
-        case ValidationError():
-            # Never the input itself: it may hold anything.
-            problems = error.errors(include_url=False, include_context=False, include_input=False)
-            return "; ".join(_problem(problem["loc"], problem["msg"]) for problem in problems[:5])
-        case Unacceptable() | MessageError():
-            return str(error)
-        case DBAPIError() if str(getattr(error.orig, "sqlstate", None)).startswith(_REFUSED_DATA):
-            # Its message may quote what was refused.
-            return f"the database refuses it: {type(unwrapped(error)).__name__}"
-        case _:
-            return None
-
-
-def _problem(place: tuple[int | str, ...], message: str) -> str:
-    where = ".".join(map(str, place))
-    message = message.removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
-
-
-@contextmanager
-def _told_of(record: ConsumerRecord, event: EventEnvelope[Any]) -> Iterator[None]:
-    """Names the event in the log lines of the block, and lets what is written there go on with its trace."""
-    headers = {name: value.decode("ascii", "replace") for name, value in record.headers}
-    about = {
-        "message_id": str(event.event_id),
-        "event_type": record.topic,
-        "correlation_id": str(event.correlation_id),
-    }
-    with continued(event.metadata or {}, headers), structlog.contextvars.bound_contextvars(**about):
-        yield
+    def _tell(self, inputs: Sequence[_Input], effects: Sequence[Effect]) -> None:
+        """Logs what is committed: a line for the set, what was published, and what is parked."""
+        last = inputs[-1].record
+        outcomes = Counter(effect.outcome for effect in effects)
+        _log.info("events.applied", first=inputs[0].record.offset, **about(last), **outcomes)
+        debugging = _log.bind().is_enabled_for(logging.DEBUG)
+        for each, effect in zip(inputs, effects, strict=True):
+            if each.refused:
+                _log.error(
+                    "event.parked", reason=each.refused.reason, kind=each.refused.kind, **about(each.record)
+                )
+            elif each.incoming and (effect.committed or debugging):
+                _tell_of(each.incoming, effect)
 
 
-def _text(value: str | bytes) -> str:
-    """Returns the text as PostgreSQL can store it, whatever it is."""
-    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
-    return text.replace("\0", "\\x00")
+def _tell_of(incoming: Incoming[Any], effect: Effect) -> None:
+    with incoming.named():
+        _log.debug("event.applied", outcome=effect.outcome, **about(incoming.record))
+        if effect.committed:
+            effect.committed()
+
+
+def _is_first(incoming: Incoming[Any], events: Mapping[Any, Incoming[Any]], first: set[Any]) -> bool:
+    event_id = incoming.event.event_id
+    return event_id in first and events[event_id] is incoming

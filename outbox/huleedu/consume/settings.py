@@ -41,6 +41,10 @@ class ConsumerSettings(DatabaseSettings):
     """The longest time between two tries of an event that cannot be applied yet."""
     inbox_retention: Seconds = 14 * 86_400.0
     """How long it is remembered which events were applied; longer than Kafka keeps them."""
+    parked_retention: Seconds = 90 * 86_400.0
+    """How long records are kept that could not be used; whoever they tell of is in them."""
+    names_retention: Seconds = 400 * 86_400.0
+    """How long the names of files are kept, which may be those of students; a school year and a bit."""
 
     @property
     def kafka(self) -> KafkaSettings:

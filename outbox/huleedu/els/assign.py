@@ -226,11 +226,10 @@ async def _record(session: Transaction, turns: Sequence[_Turn]) -> _Recorded:
 def _tell(saying: Saying, batch: Batch, turn: _Turn, recorded: _Recorded) -> Done:
     with continued(turn.trace):
         if turn.slot is None:
-            return Done(_refuse(saying, batch, turn.content, recorded))
+            return _refuse(saying, batch, turn.content, recorded)
         outcome = Assigned(turn.slot.essay_id, turn.slot.slot_index, turn.first, turn.duplicate_of)
         if not turn.first:
-            _tell_duplicate(saying, batch, turn.content, turn.slot, recorded)
-            return Done(outcome)
+            return Done(outcome, _tell_duplicate(saying, batch, turn.content, turn.slot, recorded))
         moment = recorded.filled[turn.slot[:2]]
         published = saying.assigned(
             _event(turn.content, turn.slot, moment), batch.user_id, turn.content.correlation_id, moment
@@ -242,12 +241,13 @@ def _tell(saying: Saying, batch: Batch, turn: _Turn, recorded: _Recorded) -> Don
 
 def _tell_duplicate(
     saying: Saying, batch: Batch, content: EssayContentProvisionedV1, slot: Slot, recorded: _Recorded
-) -> None:
+) -> Publication | None:
     """Tells which slot has the text of this upload, if another upload got it there, once."""
     found = recorded.duplicates.pop((content.entity_id, content.file_upload_id), None)
-    if found and slot.file_upload_id:
-        event = _event(content, slot, found.assigned_at)
-        saying.duplicate(event, slot.file_upload_id, batch.user_id, found.told_at)
+    if not (found and slot.file_upload_id):
+        return None
+    event = _event(content, slot, found.assigned_at)
+    return saying.duplicate(event, slot.file_upload_id, batch.user_id, found.told_at)
 
 
 def _event(content: EssayContentProvisionedV1, slot: Slot, moment: datetime) -> EssaySlotAssignedV1:
@@ -281,12 +281,12 @@ def _complete(
     )
 
 
-def _refuse(saying: Saying, batch: Batch, content: EssayContentProvisionedV1, recorded: _Recorded) -> Excess:
+def _refuse(saying: Saying, batch: Batch, content: EssayContentProvisionedV1, recorded: _Recorded) -> Done:
     """Tells that the batch has no slot left for this content, once."""
     refused_at = recorded.refused.pop((content.entity_id, content.file_upload_id), None)
     if refused_at is None:
-        return Excess(first=False)
-    saying.excess(
+        return Done(Excess(first=False))
+    published = saying.excess(
         ExcessContentProvisionedV1(
             batch_id=content.entity_id,
             original_file_name=content.original_file_name or UNKNOWN,
@@ -297,4 +297,4 @@ def _refuse(saying: Saying, batch: Batch, content: EssayContentProvisionedV1, re
         ),
         batch.user_id,
     )
-    return Excess(first=True)
+    return Done(Excess(first=True), published)

@@ -51,13 +51,14 @@ Told = SlotAssignedNotification | ExcessNotification
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """That an assignment was written to the outbox: ids, and no names."""
+    """That what became of an upload was written to the outbox: ids, and no names."""
 
     batch_id: str
-    essay_id: str
+    essay_id: str | None
+    """None: no slot was left."""
     file_upload_id: str
     channel: str | None
-    """The Redis channel of the batch's user; None: it has none, and only Kafka is told."""
+    """The Redis channel of the batch's user; None: it has none."""
     message_id: UUID
 
 
@@ -72,22 +73,22 @@ class Saying:
         self, event: EssaySlotAssignedV1, user_id: str | None, correlation_id: UUID, now: datetime
     ) -> Publication:
         """Tells Kafka for certain, and the user, if there is one, as long as that is worth anything."""
-        message_id, channel = new_id(), None if user_id is None else channel_of(user_id)
+        message_id = new_id()
         self._messages.append(event_message(SLOT_ASSIGNED, event, correlation_id, now, message_id))
-        self._notify(SLOT_ASSIGNED, notification(event, correlation_id, now, message_id), user_id)
-        return Publication(event.batch_id, event.essay_id, event.file_upload_id, channel, message_id)
+        return self._notify(SLOT_ASSIGNED, notification(event, correlation_id, now, message_id), user_id)
 
     def duplicate(
         self, event: EssaySlotAssignedV1, duplicate_of: str, user_id: str | None, now: datetime
-    ) -> None:
+    ) -> Publication:
         """Tells the user alone that the text of an upload has the slot that another upload was given."""
         body = notification(event, event.correlation_id, now, new_id(), duplicate_of)
-        self._notify(SLOT_ASSIGNED, body, user_id)
+        return self._notify(SLOT_ASSIGNED, body, user_id)
 
-    def excess(self, event: ExcessContentProvisionedV1, user_id: str | None) -> None:
+    def excess(self, event: ExcessContentProvisionedV1, user_id: str | None) -> Publication:
         """Tells Kafka and the user that the batch had no slot left for this content."""
         message_id = self._event(EXCESS_CONTENT, event)
-        self._notify(EXCESS_CONTENT, excess_notification(event, event.timestamp, message_id), user_id)
+        body = excess_notification(event, event.timestamp, message_id)
+        return self._notify(EXCESS_CONTENT, body, user_id)
 
     def completed(self, event: BatchContentProvisioningCompletedV1) -> None:
         """Tells Kafka that the last slot of a batch is filled."""
@@ -98,13 +99,17 @@ class Saying:
         self._messages.append(event_message(topic, event, event.correlation_id, event.timestamp, message_id))
         return message_id
 
-    def _notify(self, topic: str, body: Told, user_id: str | None) -> None:
+    def _notify(self, topic: str, body: Told, user_id: str | None) -> Publication:
+        data = body.data
+        essay_id = None if isinstance(data, ExcessData) else data.essay_id
+        channel = None if user_id is None else channel_of(user_id)
         if user_id is None:
             WITHOUT_USER.inc()
-            _log.warning("els.no_user", batch_id=body.data.batch_id, file_upload_id=body.data.file_upload_id)
+            _log.warning("els.no_user", batch_id=data.batch_id, file_upload_id=data.file_upload_id)
         else:
             expires_at = body.timestamp + self._notify_within
             self._messages.append(notification_message(topic, user_id, body, expires_at))
+        return Publication(data.batch_id, essay_id, data.file_upload_id, channel, body.message_id)
 
     async def write(self, session: Transaction) -> None:
         """Writes all of it in the caller's transaction, in one statement."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import NamedTuple
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import any_, bindparam, select, text, update
+from sqlalchemy import CursorResult, TextClause, any_, bindparam, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.types import Text
@@ -290,3 +290,44 @@ async def take_waiting(session: Transaction, batch_ids: Iterable[str]) -> list[E
         .returning(contents.c.id, contents.c.event)
     )
     return [EssayContentProvisionedV1.model_validate(event) for _, event in sorted(map(tuple, taken))]
+
+
+async def forget_names(session: Transaction, older_than: timedelta, limit: int) -> int:
+    """Forgets what files were called that came longer ago, at most so many; returns how many."""
+    how = {"age": older_than, "most": limit}
+    return await _changed(session, _FORGET_ASSIGNED, how) + await _changed(session, _FORGET_KEPT, how)
+
+
+async def _changed(session: Transaction, statement: TextClause, values: Mapping[str, object]) -> int:
+    result = await session.execute(statement.execution_options(preserve_rowcount=True), values)
+    return cast("CursorResult[Any]", result).rowcount
+
+
+_FORGET_ASSIGNED = text("""
+    UPDATE els_slots SET original_file_name = NULL WHERE (batch_id, slot_index) IN (
+        SELECT batch_id, slot_index FROM els_slots
+        WHERE original_file_name IS NOT NULL AND assigned_at < clock_timestamp() - CAST(:age AS interval)
+        LIMIT :most FOR UPDATE SKIP LOCKED
+    )
+""")
+_FORGET_KEPT = text("""
+    UPDATE els_contents SET event = event - 'original_file_name' WHERE id IN (
+        SELECT id FROM els_contents
+        WHERE event ->> 'original_file_name' IS NOT NULL
+            AND received_at < clock_timestamp() - CAST(:age AS interval)
+        LIMIT :most FOR UPDATE SKIP LOCKED
+    )
+""")
+
+
+async def waiting(session: Transaction) -> tuple[int, float]:
+    """Returns how much content waits for its batch, and for how many seconds the oldest has waited."""
+    row = (await session.execute(_WAITING)).one()
+    return row.number, row.seconds
+
+
+_WAITING = text("""
+    SELECT count(*) AS number,
+        coalesce(extract(epoch FROM clock_timestamp() - min(received_at)), 0)::float AS seconds
+    FROM els_contents WHERE state = 'waiting'
+""")

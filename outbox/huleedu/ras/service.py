@@ -6,10 +6,11 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
+from outbox.huleedu.consume import pruning
 from outbox.huleedu.database import trouble_with
 from outbox.huleedu.ras.api import application
 from outbox.huleedu.ras.metrics import CONSUMER, REGISTRY
-from outbox.huleedu.ras.record import HANDLERS
+from outbox.huleedu.ras.record import HANDLERS, forget_names
 from outbox.huleedu.ras.settings import RasSettings
 from outbox.huleedu.service import Service
 from outbox.process import serve
@@ -22,7 +23,8 @@ class Ras(Service):
     settings: RasSettings
 
     def __init__(self, settings: RasSettings) -> None:
-        super().__init__(settings, HANDLERS, CONSUMER)
+        chores = (pruning("forget names", settings.names_retention, forget_names),)
+        super().__init__(settings, HANDLERS, CONSUMER, chores)
 
     def application(self) -> ASGIApp:
         """Returns the API and the probes."""
@@ -30,8 +32,8 @@ class Ras(Service):
         return Starlette(routes=[*probes(self._ready, REGISTRY), Mount("", api)])
 
     async def _ready(self) -> ProbeAnswer:
-        # As long as its database answers, so can it, be it with what it knew.
-        return readyz(await trouble_with(self.engine))
+        # As long as its database answers, so can it, be it with what it knew: browsers fall back on it.
+        return readyz(await trouble_with(self.engine), consumer=self.consumer.trouble())
 
 
 def main(settings: RasSettings) -> None:

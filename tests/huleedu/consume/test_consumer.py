@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -20,13 +20,15 @@ from outbox.huleedu.consume import (
     Consumer,
     ConsumerMetrics,
     ConsumerSettings,
+    Effect,
     Handler,
+    Incoming,
     Receiver,
     consumer,
+    offsets,
 )
 from outbox.huleedu.database import engine_of
 from outbox.huleedu.errors import Unacceptable
-from outbox.huleedu.events import EventEnvelope
 from outbox.huleedu.events.fields import Id, Model
 from tests.support.huleedu import event
 from tests.support.kafka import Topics
@@ -55,7 +57,7 @@ class Rig:
     def __init__(self, url: str, kafka: Topics, group: str, topics: list[str]) -> None:
         self.settings = Settings(database_url=url, kafka_bootstrap_servers=kafka.bootstrap, kafka_group=group)
         self.failing: set[str] = set()
-        self.tried: list[str] = []
+        self.tried: list[list[str]] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.registry = CollectorRegistry()
@@ -65,18 +67,19 @@ class Rig:
         receiver = Receiver(self.engine, group, handlers, metrics)
         self.consumer = Consumer(self.settings, self.engine, receiver, metrics)
 
-    async def apply(self, connection: AsyncConnection, envelope: EventEnvelope[Thing]) -> str:
-        name = envelope.data.name
-        self.tried.append(name)
-        await connection.execute(text("INSERT INTO applied VALUES (:name)"), {"name": name})
+    async def apply(self, connection: AsyncConnection, events: Sequence[Incoming[Thing]]) -> list[Effect]:
+        names = [each.data.name for each in events]
+        self.tried.append(names)
+        for name in names:
+            await connection.execute(text("INSERT INTO applied VALUES (:name)"), {"name": name})
         await self.gate.wait()
-        if name in self.failing:
+        if self.failing.intersection(names):
             raise RuntimeError("not yet")
-        if name == "unacceptable":
+        if "unacceptable" in names:
             raise Unacceptable("nobody wants it")
-        if name == "too large":
+        if "too large" in names:
             await connection.execute(text("SELECT 2147483648::int"))
-        return "applied"
+        return [Effect("applied") for _ in events]
 
     async def applied(self) -> list[str]:
         return await self.column("SELECT name FROM applied ORDER BY ctid")
@@ -138,7 +141,7 @@ async def test_each_event_is_applied_once_however_often_it_comes(consuming: Cons
     assert rig.count(topic, "repeated") == 5
     async with consuming(topic, group=group) as rig:
         await produce(kafka.bootstrap, topic, thing(topic, "next"))
-        await until(lambda: _holds(lambda: rig.tried == ["next"]))
+        await until(lambda: _holds(lambda: rig.tried == [["next"]]))
 
 
 MALFORMED: Mapping[str, Any] = {
@@ -183,7 +186,7 @@ async def test_nothing_is_committed_past_what_a_retry_may_heal_and_other_partiti
     async with consuming(topic) as rig:
         rig.failing.add("b")
         await produce(kafka.bootstrap, topic, *(thing(topic, name) for name in "abc"), partition=0)
-        await until(lambda: _holds(lambda: rig.tried.count("b") >= 3))
+        await until(lambda: _holds(lambda: rig.tried.count(["b"]) >= 3))
         await produce(kafka.bootstrap, topic, *(thing(topic, name) for name in "xyz"), partition=1)
         await until(lambda: _is(rig.applied, ["a", "x", "y", "z"]))
         group = rig.settings.kafka_group
@@ -222,15 +225,16 @@ async def test_a_topic_that_does_not_exist_yet_keeps_nobody_waiting(
         await until(lambda: _is(rig.applied, ["a", "b"]))
 
 
-async def test_it_stops_after_the_record_under_way_and_hands_over_at_once(
+async def test_it_stops_after_the_set_under_way_and_hands_over_at_once(
     consuming: Consuming, kafka: Topics
 ) -> None:
     topic = await kafka.create()
-    await produce(kafka.bootstrap, topic, *(thing(topic, name) for name in "abc"))
     async with consuming(topic) as rig:
         rig.gate.clear()
-        await until(lambda: _holds(lambda: rig.tried == ["a"]))
-    assert rig.tried == ["a"]
+        await produce(kafka.bootstrap, topic, thing(topic, "a"))
+        await until(lambda: _holds(lambda: rig.tried == [["a"]]))
+        await produce(kafka.bootstrap, topic, thing(topic, "b"), thing(topic, "c"))
+    assert rig.tried == [["a"]]
     group = rig.settings.kafka_group
     assert await committed(kafka.bootstrap, group, topic) == [1]
     async with consuming(topic, group=group) as second:
@@ -241,13 +245,13 @@ async def test_it_stops_after_the_record_under_way_and_hands_over_at_once(
 async def test_a_broker_that_dies_and_comes_back_changes_nothing(
     consuming: Consuming, own_kafka: Kafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer, "_KAFKA_SECONDS", 0.5)
+    monkeypatch.setattr(offsets, "COMMIT_SECONDS", 0.5)
     topics = Topics(own_kafka.url)
     topic = await topics.create()
     await produce(own_kafka.url, topic, thing(topic, "a"))
     async with consuming(topic, on=topics) as rig:
         rig.gate.clear()
-        await until(lambda: _holds(lambda: rig.tried == ["a"]))
+        await until(lambda: _holds(lambda: rig.tried == [["a"]]))
         await own_kafka.kill()
         rig.gate.set()
         await until(lambda: _is(rig.applied, ["a"]))

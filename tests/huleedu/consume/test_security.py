@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,16 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.errors import SettingsError
-from outbox.huleedu.consume import Consumer, ConsumerMetrics, ConsumerSettings, Handler, Receiver
+from outbox.huleedu.consume import (
+    Consumer,
+    ConsumerMetrics,
+    ConsumerSettings,
+    Effect,
+    Handler,
+    Incoming,
+    Receiver,
+)
 from outbox.huleedu.database import engine_of
-from outbox.huleedu.events import EventEnvelope
 from outbox.huleedu.events.fields import Model
 from tests.support.huleedu import event
 from tests.support.kafka import Topics
@@ -55,11 +62,12 @@ def with_a_password(broker: SecuredKafka) -> dict[str, Any]:
 @asynccontextmanager
 async def consuming(settings: Settings, topic: str) -> AsyncIterator[tuple[Consumer, list[str]]]:
     """A consumer at work within the block, and the ids of the events that it was given."""
-    engine, given = engine_of(settings), []
+    engine = engine_of(settings)
+    given: list[str] = []
 
-    async def apply(_: AsyncConnection, envelope: EventEnvelope[Model]) -> str:
-        given.append(str(envelope.event_id))
-        return "applied"
+    async def apply(_: AsyncConnection, events: Sequence[Incoming[Model]]) -> list[Effect]:
+        given.extend(str(each.event.event_id) for each in events)
+        return [Effect("applied") for _ in events]
 
     metrics = ConsumerMetrics("test", CollectorRegistry())
     receiver = Receiver(engine, settings.kafka_group, [Handler(topic, Model, apply)], metrics)
