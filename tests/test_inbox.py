@@ -10,7 +10,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
-from outbox import new_id, once, prune_inbox
+from outbox import new_id, once, prune_inbox, unseen
 from tests.support import sql
 
 
@@ -60,6 +60,16 @@ async def test_each_consumer_acts_once(session: AsyncSession) -> None:
             assert first
     async with once(session, "grades", new_id()) as first:
         assert first
+
+
+async def test_of_many_messages_those_that_come_first_are_told(session: AsyncSession) -> None:
+    ids = [new_id() for _ in range(5)]
+    assert await unseen(session, "grades", [*ids[:3], ids[0]]) == set(ids[:3])
+    await session.commit()
+    assert await unseen(session, "grades", ids) == set(ids[3:])
+    await session.rollback()
+    assert await unseen(session, "mails", ids) == set(ids)
+    assert await unseen(session, "grades", ids) == set(ids[3:])
 
 
 async def test_a_connection_will_do(engine: AsyncEngine) -> None:

@@ -1,4 +1,4 @@
-"""`outbox huleedu els|ras|gateway|page`: HuleEdu's services, each a process of its own."""
+"""`outbox huleedu els|ras|gateway|page`: HuleEdu's services, each a process of its own; and their input."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from outbox.cli.output import settings_of_process
+from outbox.cli.parked import parked
 from outbox.distribution import install
 from outbox.errors import OperatorError
 
@@ -63,6 +64,9 @@ def page() -> None:
     """
     service = _service("page")
     service.main(settings_of_process(service.PageSettings))
+
+
+huleedu.add_command(parked)
 
 
 def _service(name: str) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import socket
+from typing import Any, Literal
 
 import asyncpg
 from pydantic import Field
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -14,7 +15,10 @@ from outbox import create_engine
 from outbox.errors import describe
 from outbox.settings import Port, PostgresUrl, ServiceSettings, Settings
 
-_STATEMENT_SECONDS = 30.0
+_STATEMENT_SECONDS = 10.0
+"""A statement takes milliseconds; what takes longer has met a network that swallows, or a stuck lock."""
+_SILENT_SECONDS = 10
+"""The kernel gives a connection up on which nothing is acknowledged for this long."""
 
 DATABASE_ERRORS = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 """What comes of a database that is away or refuses; SQLAlchemy does not wrap all of it."""
@@ -48,7 +52,7 @@ async def trouble_with(engine: AsyncEngine) -> list[str]:
 
 def engine_of(settings: DatabaseSettings) -> AsyncEngine:
     """Makes a pool of connections; nothing is connected yet."""
-    return create_engine(
+    engine = create_engine(
         Settings(database_url=settings.database_url, database_pooler=settings.database_pooler),
         application_name=settings.service_name,
         command_timeout=_STATEMENT_SECONDS,
@@ -57,3 +61,22 @@ def engine_of(settings: DatabaseSettings) -> AsyncEngine:
         # After a restart of the database every connection in the pool is dead, and each would fail somebody.
         pool_pre_ping=True,
     )
+    event.listen(engine.sync_engine, "connect", _notice_silence)
+    return engine
+
+
+def _notice_silence(adapted: Any, _record: object) -> None:
+    """Has the kernel give up a connection that a network has swallowed, unless the address says when."""
+    connected = adapted.driver_connection._transport.get_extra_info("socket")  # noqa: SLF001 - no public way
+    if connected.family not in (socket.AF_INET, socket.AF_INET6) or not hasattr(socket, "TCP_USER_TIMEOUT"):
+        return
+    for option, unsaid, value in (
+        (socket.TCP_USER_TIMEOUT, 0, _SILENT_SECONDS * 1_000),
+        (socket.TCP_KEEPIDLE, _KEEPIDLE_OF_LINUX, _SILENT_SECONDS // 2),
+        (socket.TCP_KEEPINTVL, _KEEPINTVL_OF_LINUX, 2),
+    ):
+        if connected.getsockopt(socket.IPPROTO_TCP, option) == unsaid:
+            connected.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+_KEEPIDLE_OF_LINUX, _KEEPINTVL_OF_LINUX = 7_200, 75

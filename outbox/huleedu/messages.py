@@ -16,8 +16,10 @@ def kafka_message(key: str, envelope: EventEnvelope[Any]) -> Message:
         sink="kafka",
         destination=envelope.event_type,
         key=key,
-        payload=envelope,
+        # Encoded here: what a number may lose on the way to JSON is none of an event's fields.
+        payload=envelope.model_dump_json().encode(),
         headers={
+            "content_type": "application/json",
             "correlation_id": str(envelope.correlation_id),
             "schema_version": str(envelope.schema_version),
             "source_service": envelope.source_service,

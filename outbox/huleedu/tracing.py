@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-import structlog
-
 from outbox.tracing import current_trace
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-[0-9a-f]{2}")
@@ -27,16 +25,23 @@ def trace() -> dict[str, str]:
 
 @contextmanager
 def continued(*carriers: Mapping[str, object]) -> Iterator[None]:
-    """Goes on, within the block, with the trace of the first carrier that has one; log lines name it too."""
-    found = next(filter(None, map(_extracted, carriers)), {})
-    match = _TRACEPARENT.fullmatch(found.get("traceparent", ""))
-    names = {"trace_id": match["trace"], "span_id": match["span"]} if match else {}
-    token = _received.set(found)
+    """Goes on, within the block, with the trace of the first carrier that has one."""
+    token = _received.set(trace_of(*carriers))
     try:
-        with structlog.contextvars.bound_contextvars(**names):
-            yield
+        yield
     finally:
         _received.reset(token)
+
+
+def trace_of(*carriers: Mapping[str, object]) -> Mapping[str, str]:
+    """Returns the trace of the first carrier that has one."""
+    return next(filter(None, map(_extracted, carriers)), {})
+
+
+def ids_of(trace: Mapping[str, str]) -> dict[str, str]:
+    """Returns a trace's ids, as log lines name them."""
+    match = _TRACEPARENT.fullmatch(trace.get("traceparent", ""))
+    return {"trace_id": match["trace"], "span_id": match["span"]} if match else {}
 
 
 def _extracted(carrier: Mapping[str, object]) -> dict[str, str]:

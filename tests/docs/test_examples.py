@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -28,7 +29,7 @@ from sqlalchemy.orm import Session
 from outbox import Settings, new_id, observe
 from outbox.cli import main
 from outbox.errors import Permanent
-from outbox.huleedu.els import Assigned, register_batch
+from outbox.huleedu.els import Assigned, assign_slot, register_batch
 from outbox.huleedu.gateway import Gateway
 from outbox.huleedu.migrate import upgrade
 from outbox.message import Sent
@@ -111,6 +112,44 @@ async def test_a_service_writes_and_its_relay_delivers(
     await kafka.delete("slots")
     assert record.headers["message_id"].decode() == answer.json()["message_id"]
     assert record.value == b'{"slot":1,"essay":"essay-1"}'
+
+
+async def test_one_person_is_erased_by_the_statements_of_the_page(huleedu_tables: str) -> None:
+    async with engine(huleedu_tables) as made, made.begin() as session:
+        await register_batch(session, registration("batch-1", 1, "teacher-1"), uuid4())
+        for upload in ("upload-789", "upload-790"):
+            name = f"Ada Lovelace {upload}.txt"
+            await assign_slot(
+                session,
+                content(0, file_upload_id=upload, text_storage_id=upload, original_file_name=name),
+            )
+    async with connection(huleedu_tables) as owner:
+        await owner.execute(
+            "INSERT INTO ras_slots VALUES ('batch-1', 'e', 'upload-789', 'Ada', 0, now(), gen_random_uuid());"
+            "INSERT INTO ras_batches VALUES ('batch-1', 'teacher-1', '{e}', null, now());"
+            "DELETE FROM outbox_queue"  # as if a relay had been here
+        )
+        await owner.execute(example("erase-upload"))
+        left = await everything(owner)
+        assert "Ada Lovelace upload-789" not in left
+        assert "Ada Lovelace upload-790" in left
+        assert "teacher-1" in left
+        await owner.execute(example("erase-user"))
+        assert "teacher-1" not in await everything(owner)
+
+
+async def everything(owner: Any) -> str:
+    """All that the tables hold, as text."""
+    tables = await owner.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    found = [await owner.fetch(f"SELECT * FROM {table}") for (table,) in tables]
+    return str([[dict(row) for row in rows] for rows in found])
+
+
+@pytest.fixture
+async def huleedu_tables(postgres: Cluster) -> AsyncIterator[str]:
+    """A database with the outbox's tables and HuleEdu's."""
+    async with postgres.database(template=await postgres.template(upgrade)) as url:
+        yield url
 
 
 @pytest.mark.parametrize("module", ["sync"], indirect=True)

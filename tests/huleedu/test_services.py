@@ -56,7 +56,7 @@ async def start(huleedu_database: str, kafka: Topics, tmp_path: Path) -> AsyncIt
 
 
 async def test_els_as_a_process(start: Start, kafka: Topics, huleedu_database: str) -> None:
-    process, http = await start("els")
+    process, http = await start("els", LOG_LEVEL="debug")
     batch = f"batch-{uuid4()}"
     trace, span = uuid4().hex, uuid4().hex[:16]
     context = {"traceparent": f"00-{trace}-{span}-01"}
@@ -67,6 +67,9 @@ async def test_els_as_a_process(start: Start, kafka: Topics, huleedu_database: s
     await process.event("event.applied", message_id=registered["event_id"], outcome="registered")
     await produce(kafka.bootstrap, CONTENT_PROVISIONED, uploaded, key=batch)
     applied = await process.event("event.applied", message_id=uploaded["event_id"])
+    told = await process.event("els.published", batch_id=batch)
+    assert (told["channel"], told["essay_id"]) == ("ws:teacher-1", f"{batch}/essay-0")
+    assert "essay 0.txt" not in str(process.lines)
     assert (applied["outcome"], applied["service.name"]) == ("assigned", "essay-lifecycle-service")
     assert applied["correlation_id"] == uploaded["correlation_id"]
     assert (applied["trace_id"], applied["span_id"]) == (trace, span)
@@ -77,12 +80,12 @@ async def test_els_as_a_process(start: Start, kafka: Topics, huleedu_database: s
     assert await process.exited() == 0
     assert process.lines[-1]["event"] == "service.stopped"
     engine = engine_on(huleedu_database)
-    told = [
+    sinks = [
         each.sink
         for each in await written(engine)
         if each.headers.get("traceparent") == context["traceparent"]
     ]
-    assert told == ["kafka", "redis"]
+    assert sinks == ["kafka", "redis"]
     await engine.dispose()
 
 
@@ -102,7 +105,7 @@ async def test_ras_as_a_process(start: Start, kafka: Topics) -> None:
         return response.status_code == 200
 
     await until(answers)
-    assert (await http.get("/readyz")).json() == {"ready": True, "reasons": []}
+    assert (await http.get("/readyz")).json() == {"ready": True, "reasons": [], "consumer": []}
     assert (await http.get("/openapi.json")).json()["info"]["title"] == "Result Aggregator Service"
     metrics = (await http.get("/metrics")).text
     assert 'ras_requests_total{status="200"}' in metrics

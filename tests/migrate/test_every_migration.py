@@ -35,6 +35,8 @@ FROZEN = {
     "huleedu/versions/0001_huleedu.py": "2e828c4c158858ab303b55dba75327052f594de14e0e04264e76db7f8f5bc848",
     "huleedu/versions/0002_page.py": "633740fff554015a23deb601f0862b45fb0c591e6c2d9bc125cb1dd16f308344",
     "huleedu/versions/0003_excess.py": "8f37af6ed8a2b1bda05d296b2d9171576c141b7fa0d1937daada9b8b68a52646",
+    "huleedu/versions/0004_parked.py": "a78a392982a21bc9102fe15c6a7255ea56145a1ceb85ddc77c83c74d32b23026",
+    "huleedu/versions/0005_kinds.py": "ce1057cf1487822f3aa059c49a0fb59045d0503973f027e5d21ba8659773c94c",
 }
 """Each migration, by the SHA-256 of its file."""
 

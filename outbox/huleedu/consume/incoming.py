@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
-import structlog
 from aiokafka import ConsumerRecord
 
 from outbox.huleedu.events import EventEnvelope
 from outbox.huleedu.events.envelope import Data
-from outbox.huleedu.tracing import continued, trace
+from outbox.huleedu.tracing import ids_of, trace_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +27,16 @@ class Incoming(Generic[Data]):
 
     def trace(self) -> Mapping[str, str]:
         """Returns the trace context that it came with."""
-        with continued(self.event.metadata or {}, headers_of(self.record)):
-            return trace()
+        return trace_of(self.event.metadata or {}, headers_of(self.record))
 
-    @contextmanager
-    def named(self) -> Iterator[None]:
-        """Names the event in the log lines of the block."""
-        about = {
+    def names(self) -> dict[str, str]:
+        """Returns what names the event in a line of the log."""
+        return {
             "message_id": str(self.event.event_id),
             "event_type": self.record.topic,
             "correlation_id": str(self.event.correlation_id),
+            **ids_of(self.trace()),
         }
-        with (
-            continued(self.event.metadata or {}, headers_of(self.record)),
-            structlog.contextvars.bound_contextvars(**about),
-        ):
-            yield
 
 
 def headers_of(record: ConsumerRecord) -> dict[str, str]:

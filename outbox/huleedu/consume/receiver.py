@@ -42,8 +42,8 @@ class Effect:
 
     outcome: str
     """In a word, for the metrics."""
-    committed: Callable[[], None] | None = None
-    """Tells of it, once it is committed."""
+    committed: Callable[[Mapping[str, str]], None] | None = None
+    """Tells of it, once it is committed; is given what names the event in a line of the log."""
 
 
 _REPEATED = Effect("repeated")
@@ -204,10 +204,10 @@ class Receiver:
 
 
 def _tell_of(incoming: Incoming[Any], effect: Effect) -> None:
-    with incoming.named():
-        _log.debug("event.applied", outcome=effect.outcome, **about(incoming.record))
-        if effect.committed:
-            effect.committed()
+    names = incoming.names()
+    _log.debug("event.applied", outcome=effect.outcome, **about(incoming.record), **names)
+    if effect.committed:
+        effect.committed(names)
 
 
 def _is_first(incoming: Incoming[Any], events: Mapping[Any, Incoming[Any]], first: set[Any]) -> bool:

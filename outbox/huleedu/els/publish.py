@@ -6,8 +6,8 @@ browser are two deliveries of one message, with one `message_id`. Content withou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 import structlog
@@ -49,8 +49,7 @@ Told = SlotAssignedNotification | ExcessNotification
 """What a browser hears."""
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
+class Publication(NamedTuple):
     """That what became of an upload was written to the outbox: ids, and no names."""
 
     batch_id: str
@@ -205,8 +204,8 @@ def notification_message(topic: str, user_id: str, body: Told, expires_at: datet
         sink="redis",
         destination=channel_of(user_id),
         key=user_id,
-        payload=body,
-        headers={"correlation_id": str(body.correlation_id), **trace()},
+        payload=body.model_dump_json().encode(),
+        headers={"content_type": "application/json", "correlation_id": str(body.correlation_id), **trace()},
         expires_at=expires_at,
         message_id=body.message_id,
     )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 
@@ -101,10 +100,10 @@ class Els(Service):
             for each in done
         ]
 
-    def _tell(self, published: Sequence[Publication]) -> None:
-        """Logs and counts what is published, once it is committed: ids, no names."""
+    def _tell(self, published: Sequence[Publication], names: Mapping[str, str]) -> None:
+        """Logs and counts what is published, once it is committed: ids, and no names of files."""
         for each in published:
-            _log.info("els.published", **asdict(each))
+            _log.info("els.published", **{**names, **each._asdict(), "message_id": str(each.message_id)})
             if each.channel:
                 self._per_user.add(each.channel)
 

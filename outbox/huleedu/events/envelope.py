@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from functools import cache
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from outbox.huleedu.events.fields import Model, Moment, Object, Text
@@ -35,4 +36,10 @@ class EventEnvelope(Model, Generic[Data]):
 
 def envelope_of(data: type[Data]) -> type[EventEnvelope[Data]]:
     """Returns the class of envelopes around this class of data, for where that is known only at run time."""
-    return EventEnvelope.__class_getitem__(data)  # type: ignore[return-value]
+    found: type[EventEnvelope[Data]] = _envelope_of(data)
+    return found
+
+
+@cache
+def _envelope_of(data: Any) -> Any:
+    return EventEnvelope.__class_getitem__(data)

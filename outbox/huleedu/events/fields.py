@@ -11,12 +11,16 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_core import to_json
 
 from outbox.huleedu.channels import PREFIX_BYTES
 from outbox.schema import DESTINATION_BYTES
 
 USER_ID_BYTES = DESTINATION_BYTES - PREFIX_BYTES
 """The longest user id: the name of its channel is the destination of a delivery."""
+
+ID_BYTES = 255
+"""The longest id."""
 
 COUNT_MAX = 2**31 - 1
 """The largest integer column."""
@@ -28,6 +32,13 @@ def _storable(text: str) -> str:
     return text
 
 
+def _short_as_json(text: str) -> str:
+    # Not counted in characters: a message that names a thousand of them must stay below 1 MB.
+    if len(to_json(text)) - 2 > ID_BYTES:
+        raise ValueError(f"has more than {ID_BYTES} bytes as JSON writes it")
+    return text
+
+
 def _names_a_channel(text: str) -> str:
     if len(text.encode()) > USER_ID_BYTES:
         raise ValueError(f"has more than {USER_ID_BYTES} bytes, too many for the name of a channel")
@@ -35,6 +46,8 @@ def _names_a_channel(text: str) -> str:
 
 
 def _utc(moment: datetime) -> datetime:
+    if moment.tzinfo is UTC:
+        return moment
     try:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except OverflowError:
@@ -43,7 +56,12 @@ def _utc(moment: datetime) -> datetime:
 
 Text = Annotated[str, AfterValidator(_storable)]
 Name = Annotated[str, StringConstraints(max_length=255), AfterValidator(_storable)]
-Id = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_storable)]
+Id = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=ID_BYTES),
+    AfterValidator(_storable),
+    AfterValidator(_short_as_json),
+]
 UserId = Annotated[Id, AfterValidator(_names_a_channel)]
 FileName = Annotated[str, StringConstraints(max_length=1_024), AfterValidator(_storable)]
 Moment = Annotated[datetime, AfterValidator(_utc)]

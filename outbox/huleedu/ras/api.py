@@ -58,7 +58,7 @@ def application(settings: RasSettings, engine: AsyncEngine) -> FastAPI:
             raise HTTPException(401, "Missing or invalid credentials", {"WWW-Authenticate": "APIKey"})
 
     @app.get(
-        "/internal/v1/batches/{batch_id}/status",
+        "/internal/v1/batches/{batch_id:path}/status",  # An id may have a slash.
         dependencies=[Depends(admit)],
         responses={
             200: {"headers": {_CORRELATION_HEADER: {"schema": {"type": "string"}}}},

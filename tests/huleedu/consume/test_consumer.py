@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -24,9 +26,11 @@ from outbox.huleedu.consume import (
     Handler,
     Incoming,
     Receiver,
-    consumer,
+    holds,
     offsets,
+    watch,
 )
+from outbox.huleedu.consume import consumer as life
 from outbox.huleedu.database import engine_of
 from outbox.huleedu.errors import Unacceptable
 from outbox.huleedu.events.fields import Id, Model
@@ -90,6 +94,11 @@ class Rig:
     async def column(self, statement: str) -> list[str]:
         async with self.engine.connect() as connection:
             return list((await connection.execute(text(statement))).scalars())
+
+    def gauge(self, name: str, topic: str) -> float:
+        value = self.registry.get_sample_value(name, {"topic": topic})
+        assert value is not None
+        return value
 
     def count(self, topic: str, outcome: str) -> float:
         labels = {"topic": topic, "outcome": outcome}
@@ -215,7 +224,7 @@ async def test_a_database_that_is_away_is_waited_for(
 async def test_a_topic_that_does_not_exist_yet_keeps_nobody_waiting(
     consuming: Consuming, kafka: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer, "_METADATA_SECONDS", 0.5)
+    monkeypatch.setattr(life, "_METADATA_SECONDS", 0.5)
     topic, later = await kafka.create(), f"test.{uuid4()}"
     await produce(kafka.bootstrap, topic, thing(topic, "a"))
     async with consuming(later, topic) as rig:
@@ -246,6 +255,8 @@ async def test_a_broker_that_dies_and_comes_back_changes_nothing(
     consuming: Consuming, own_kafka: Kafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(offsets, "COMMIT_SECONDS", 0.5)
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(watch, "ANSWER_SECONDS", 1.0)
     topics = Topics(own_kafka.url)
     topic = await topics.create()
     await produce(own_kafka.url, topic, thing(topic, "a"))
@@ -255,11 +266,55 @@ async def test_a_broker_that_dies_and_comes_back_changes_nothing(
         await own_kafka.kill()
         rig.gate.set()
         await until(lambda: _is(rig.applied, ["a"]))
+        await until(lambda: _holds(lambda: rig.consumer.trouble()[:1] != []))
+        assert rig.consumer.trouble()[0].startswith("kafka: ")
+        assert math.isnan(rig.gauge("test_lag_records", topic))
         await own_kafka.start()
         await produce(own_kafka.url, topic, thing(topic, "b"))
         await until(lambda: _is(rig.applied, ["a", "b"]))
         group = rig.settings.kafka_group
         await until(lambda: _is(lambda: committed(own_kafka.url, group, topic), [2]))
+        await until(lambda: _holds(lambda: rig.consumer.trouble() == []))
+
+
+async def test_a_backlog_is_applied_in_sets_and_its_lag_is_told(
+    consuming: Consuming, kafka: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.1)
+    topic = await kafka.create()
+    await produce(kafka.bootstrap, topic, *(thing(topic, f"{number}") for number in range(500)))
+    async with consuming(topic) as rig:
+        rig.gate.clear()
+        await until(lambda: _holds(lambda: rig.tried != []))
+        await until(lambda: _holds(lambda: rig.gauge("test_lag_records", topic) == 500))
+        assert rig.gauge("test_partitions_assigned", topic) == 1
+        rig.gate.set()
+        await until(lambda: _holds(lambda: rig.count(topic, "applied") == 500))
+        await until(lambda: _holds(lambda: rig.gauge("test_lag_records", topic) == 0))
+        assert len(rig.tried[0]) > 1
+        assert max(map(len, rig.tried)) <= 200
+        group = rig.settings.kafka_group
+    assert await committed(kafka.bootstrap, group, topic) == [500]
+
+
+async def test_a_lasting_error_that_is_no_events_fault_is_told_and_parks_nobody(
+    consuming: Consuming, kafka: Topics, huleedu_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holds, "_LASTING_SECONDS", 0.3)
+    topic = await kafka.create()
+    connection = await asyncpg.connect(huleedu_database)
+    await connection.execute("ALTER TABLE applied RENAME TO away")
+    await produce(kafka.bootstrap, topic, thing(topic, "a"))
+    with structlog.testing.capture_logs() as lines:
+        async with consuming(topic) as rig:
+            await until(lambda: _holds(lambda: any(each["event"] == "consumer.stuck" for each in lines)))
+            assert "UndefinedTableError" in rig.consumer.trouble()[0]
+            await connection.execute("ALTER TABLE away RENAME TO applied")
+            await until(lambda: _is(rig.applied, ["a"]))
+            assert await rig.reasons() == []
+    stuck = next(each for each in lines if each["event"] == "consumer.stuck")
+    assert (stuck["log_level"], stuck["topic"]) == ("error", topic)
+    await connection.close()
 
 
 async def test_what_the_inbox_no_longer_needs_is_forgotten(

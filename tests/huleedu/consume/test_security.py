@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -23,6 +24,7 @@ from outbox.huleedu.consume import (
     Incoming,
     Receiver,
 )
+from outbox.huleedu.consume import consumer as life
 from outbox.huleedu.database import engine_of
 from outbox.huleedu.events.fields import Model
 from tests.support.huleedu import event
@@ -129,3 +131,29 @@ async def test_files_that_are_wrong_are_told_by_their_variables(
     with pytest.raises(SettingsError, match=reason):
         async with consuming(settings, "allowed"):
             pass
+
+
+async def test_without_the_right_to_its_group_it_says_so_and_asks_ever_more_rarely(
+    secured: SecuredKafka, huleedu_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[float] = []
+
+    class Counted(AIOKafkaConsumer):  # type: ignore[misc]
+        async def start(self) -> None:
+            tries.append(asyncio.get_running_loop().time())
+            await super().start()
+
+    monkeypatch.setattr(life, "AIOKafkaConsumer", Counted)
+    monkeypatch.setattr("random.random", lambda: 1.0)
+    topic = await Topics(secured.url).create(f"allowed.{uuid4()}")
+    settings = Settings(database_url=huleedu_database, kafka_group="forbidden", **with_a_password(secured))
+    async with consuming(settings, topic) as (consumer, given):
+
+        async def asked() -> bool:
+            return len(tries) >= 5
+
+        await until(asked)
+        # 0.1, 0.2, 0.4 and 0.8 s, not ten times a second.
+        assert tries[4] - tries[0] >= 1.5
+        assert "GroupAuthorizationFailedError" in str(consumer.trouble())
+        assert given == []
