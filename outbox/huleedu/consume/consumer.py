@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
@@ -81,14 +82,16 @@ class Consumer:
             upkeep = group.create_task(self._upkeep.run())
             failures = 0
             while not self._stopping.is_set():
-                joined = await self._connect_and_work()
-                # Not by a connection alone: who has no right to the group is refused after it.
-                failures = 1 if joined else failures + 1
+                began = time.monotonic()
+                await self._connect_and_work()
+                # Not by a connection alone: who has no right to the group or a topic is refused after it.
+                lasted = time.monotonic() - began > self._settings.retry_longest_seconds
+                failures = 1 if lasted else failures + 1
                 await self._wait(self._backoff.delay(failures, random.random()))  # noqa: S311
             upkeep.cancel()
 
-    async def _connect_and_work(self) -> bool:
-        """Works until it is to stop or Kafka is lost; returns True if it was a member of its group."""
+    async def _connect_and_work(self) -> None:
+        """Works until it is to stop, or Kafka is lost."""
         self._fetching = None
         try:
             async with self._connected() as (kafka, self._fetching):
@@ -100,7 +103,6 @@ class Consumer:
                 _log.warning("consumer.waiting", for_="kafka", reason=self._kafka_trouble)
         finally:
             self._metrics.forget(self._receiver.topics)
-        return self._fetching is not None and self._fetching.joined
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[tuple[AIOKafkaConsumer, Fetching]]:
