@@ -129,12 +129,12 @@ async def test_one_person_is_erased_by_the_statements_of_the_page(huleedu_tables
             "INSERT INTO ras_batches VALUES ('batch-1', 'teacher-1', '{e}', null, now());"
             "DELETE FROM outbox_queue"  # as if a relay had been here
         )
-        await owner.execute(example("erase-upload"))
+        await owner.execute(example("erase_upload"))
         left = await everything(owner)
         assert "Ada Lovelace upload-789" not in left
         assert "Ada Lovelace upload-790" in left
         assert "teacher-1" in left
-        await owner.execute(example("erase-user"))
+        await owner.execute(example("erase_user"))
         assert "teacher-1" not in await everything(owner)
 
 

@@ -80,8 +80,11 @@ class Fetching(ConsumerRebalanceListener):  # type: ignore[misc]
             if partition in ours:
                 self._kafka.resume(partition)
         idle = [each for each in ours if each not in self._busy and not self._holds.waits(each)]
-        # Without a partition it would fetch all.
-        fetching = self._kafka.getmany(*idle, timeout_ms=int(_FETCH_SECONDS * 1_000)) if idle else _nothing()
+        if idle or not ours:
+            # Without any it is asked too: that tells why there is none, such as a right that is missing.
+            fetching = self._kafka.getmany(*idle, timeout_ms=int(_FETCH_SECONDS * 1_000))
+        else:
+            fetching = _nothing()  # Without naming one, all would be fetched.
         getting = asyncio.ensure_future(fetching)
         try:
             await asyncio.wait((getting, *awaited, *self._busy.values()), return_when=asyncio.FIRST_COMPLETED)

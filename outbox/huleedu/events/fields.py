@@ -32,7 +32,9 @@ def _storable(text: str) -> str:
     return text
 
 
-def _short_as_json(text: str) -> str:
+def _usable_as_id(text: str) -> str:
+    if text in (".", ".."):
+        raise ValueError("cannot be asked for: in an address it is a step in the path")
     # Not counted in characters: a message that names a thousand of them must stay below 1 MB.
     if len(to_json(text)) - 2 > ID_BYTES:
         raise ValueError(f"has more than {ID_BYTES} bytes as JSON writes it")
@@ -60,7 +62,7 @@ Id = Annotated[
     str,
     StringConstraints(min_length=1, max_length=ID_BYTES),
     AfterValidator(_storable),
-    AfterValidator(_short_as_json),
+    AfterValidator(_usable_as_id),
 ]
 UserId = Annotated[Id, AfterValidator(_names_a_channel)]
 FileName = Annotated[str, StringConstraints(max_length=1_024), AfterValidator(_storable)]

@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI, Header, Request, Response, Security
 from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyHeader
 from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
 from outbox.distribution import VERSION
@@ -28,6 +29,15 @@ _CORRELATION_HEADER = "X-Correlation-ID"
 
 _key_header = APIKeyHeader(name="X-Internal-API-Key", scheme_name="InternalApiKey", auto_error=False)
 _service_header = APIKeyHeader(name="X-Service-ID", scheme_name="ServiceId", auto_error=False)
+
+
+class _Anything(PathConvertor):
+    """Takes any text for an id: it may have a slash, or the end of a line."""
+
+    regex = r"[\s\S]+"
+
+
+register_url_convertor("anything", _Anything())
 
 
 def application(settings: RasSettings, engine: AsyncEngine) -> FastAPI:
@@ -58,7 +68,7 @@ def application(settings: RasSettings, engine: AsyncEngine) -> FastAPI:
             raise HTTPException(401, "Missing or invalid credentials", {"WWW-Authenticate": "APIKey"})
 
     @app.get(
-        "/internal/v1/batches/{batch_id:path}/status",  # An id may have a slash.
+        "/internal/v1/batches/{batch_id:anything}/status",
         dependencies=[Depends(admit)],
         responses={
             200: {"headers": {_CORRELATION_HEADER: {"schema": {"type": "string"}}}},
