@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from starlette.applications import Starlette
-from starlette.routing import Mount
 from starlette.types import ASGIApp
 
 from outbox.huleedu.consume import pruning
@@ -29,7 +28,10 @@ class Ras(Service):
     def application(self) -> ASGIApp:
         """Returns the API and the probes."""
         api = application(self.settings, self.engine)
-        return Starlette(routes=[*probes(self._ready, REGISTRY), Mount("", api)])
+        app = Starlette(routes=probes(self._ready, REGISTRY))
+        # Not by a Mount, which leaves out paths with the end of a line in them.
+        app.router.default = api
+        return app
 
     async def _ready(self) -> ProbeAnswer:
         # As long as its database answers, so can it, be it with what it knew: browsers fall back on it.

@@ -80,3 +80,17 @@ async def test_els_and_ras_work_behind_pgbouncer(huleedu_database: str) -> None:
         assert await column(els.engine, "SELECT count(*) FROM pg_prepared_statements") == [0]
         for each in (els, ras):
             await each.engine.dispose()
+
+
+async def test_without_kafka_els_is_not_ready_and_ras_is_and_says_it(els: Els, ras: Ras) -> None:
+    found = []
+    for service in (els, ras):
+        transport = httpx.ASGITransport(service.application())
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            answer = await client.get("/readyz")
+        found.append((answer.status_code, answer.json()))
+    why = ["kafka: not connected yet"]
+    assert found == [
+        (503, {"ready": False, "reasons": why}),
+        (200, {"ready": True, "reasons": [], "consumer": why}),
+    ]
