@@ -10,11 +10,7 @@ from typing import Any
 
 import click
 
-<<<<<<< HEAD
-NAMES = ("relay", "fairness", "notify", "gateway")
-=======
-NAMES = ("relay", "fairness", "notify", "consume")
->>>>>>> 1a8165d (Consumers notice what a network swallows, tell their lag and what is parked, and forget names in time)
+NAMES = ("relay", "fairness", "notify", "gateway", "consume")
 
 
 @click.command(help=__doc__)
