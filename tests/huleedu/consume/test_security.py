@@ -150,10 +150,10 @@ async def test_without_the_right_to_its_group_it_says_so_and_asks_ever_more_rare
     async with consuming(settings, topic) as (consumer, given):
 
         async def asked() -> bool:
-            return len(tries) >= 5
+            return len(tries) >= 4
 
-        await until(asked)
-        # 0.1, 0.2, 0.4 and 0.8 s, not ten times a second.
-        assert tries[4] - tries[0] >= 1.5
+        await until(asked, deadline=60)
+        # 0.1, 0.2 and 0.4 s, and so on: not ten times a second.
+        assert tries[3] - tries[0] >= 0.7
         assert "GroupAuthorizationFailedError" in str(consumer.trouble())
         assert given == []
