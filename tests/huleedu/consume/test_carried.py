@@ -61,7 +61,7 @@ async def test_whatever_an_event_may_carry_is_parked_or_answered_for(
     ras: Ras, carried: dict[str, Any]
 ) -> None:
     batch, essay, odd = carried["batch"], carried["essay"], {"odd": carried["odd"]}
-    registered = registration(batch, 1).model_dump(mode="json") | {"essay_ids": [essay]}
+    registered = registration("b", 1).model_dump(mode="json") | {"entity_id": batch, "essay_ids": [essay]}
     checked = spellcheck(batch, 0, "failed", system_metadata={"error_info": odd})
     assigned = slot(batch, 0, original_file_name=carried["name"], slot_index=carried["number"])
     for offset, (topic, data) in enumerate(
