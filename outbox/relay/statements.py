@@ -153,44 +153,46 @@ def _fetch(flaw: str, columns: Mapping[str, str]) -> str:
                cut.number - 1, cut.branch,
                CASE WHEN cut.branch = {DUE_STOP} THEN greatest(cut.due_at, {_FIRST}) END
         FROM (
-            SELECT due.*, walk.number, sum(due.bytes) OVER (ROWS UNBOUNDED PRECEDING) AS running
-            FROM unnest($2::smallint[], $3::text[], $4::bigint[], $5::integer[], $12::timestamptz[],
-                        $13::bigint[])
-                WITH ORDINALITY AS asked (lane, line, floor, most, due_at, due_id, number)
-            CROSS JOIN LATERAL (
-                SELECT asked.lane, asked.most, asked.due_at, asked.due_id, asked.number,
-                       hashtextextended(line, 0) AS destination_hash,
-                       CASE WHEN snapshot.generation = $9 AND snapshot.last_id >= asked.floor
-                           THEN asked.floor ELSE 0 END AS floor
-                OFFSET 0
-            ) AS walk
-            CROSS JOIN LATERAL (
-                (SELECT q.*, CASE WHEN q.goes_out THEN {DEFERRED} ELSE {DUE_STOP} END AS branch
-                 FROM (
-                     SELECT q.*, row_number() OVER (ORDER BY q.due_at, q.id) AS place,
-                            (q.blocks OR q.id <= walk.floor) AND {_IN_LINE} AND NOT {_HELD} AS goes_out
-                     FROM {{schema}}outbox_queue q
-                     WHERE q.sink = $1 AND q.lane = walk.lane AND q.due_at <= now()
-                       AND (q.due_at, q.id) > (walk.due_at, walk.due_id)
-                     ORDER BY q.due_at, q.id LIMIT $14
-                 ) AS q
-                 WHERE q.goes_out OR q.place = $14
-                 ORDER BY q.due_at, q.id LIMIT least(walk.most, $11))
-                UNION ALL
-                (SELECT q.*, NULL, NULL, {IN_LINE} FROM (
-                     SELECT * FROM {{schema}}outbox_queue q
+            SELECT *, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) AS running FROM (
+                SELECT due.*, walk.number
+                FROM unnest($2::smallint[], $3::text[], $4::bigint[], $5::integer[], $12::timestamptz[],
+                            $13::bigint[])
+                    WITH ORDINALITY AS asked (lane, line, floor, most, due_at, due_id, number)
+                CROSS JOIN LATERAL (
+                    SELECT asked.lane, asked.most, asked.due_at, asked.due_id, asked.number,
+                           hashtextextended(line, 0) AS destination_hash,
+                           CASE WHEN snapshot.generation = $9 AND snapshot.last_id >= asked.floor
+                               THEN asked.floor ELSE 0 END AS floor
+                    OFFSET 0
+                ) AS walk
+                CROSS JOIN LATERAL (
+                    (SELECT q.*, CASE WHEN q.goes_out THEN {DEFERRED} ELSE {DUE_STOP} END AS branch
+                     FROM (
+                         SELECT q.*, row_number() OVER (ORDER BY q.due_at, q.id) AS place,
+                                (q.blocks OR q.id <= walk.floor) AND {_IN_LINE} AND NOT {_HELD} AS goes_out
+                         FROM {{schema}}outbox_queue q
+                         WHERE q.sink = $1 AND q.lane = walk.lane AND q.due_at <= now()
+                           AND (q.due_at, q.id) > (walk.due_at, walk.due_id)
+                         ORDER BY q.due_at, q.id LIMIT $14
+                     ) AS q
+                     WHERE q.goes_out OR q.place = $14
+                     ORDER BY q.due_at, q.id LIMIT least(walk.most, $11))
+                    UNION ALL
+                    (SELECT q.*, NULL, NULL, {IN_LINE} FROM (
+                         SELECT * FROM {{schema}}outbox_queue q
+                         WHERE q.sink = $1 AND q.lane = walk.lane AND q.id > walk.floor
+                         ORDER BY q.id LIMIT $10
+                     ) AS q
+                     WHERE q.parked_at IS NULL AND (q.due_at IS NULL OR (q.due_at <= now() AND NOT q.blocks))
+                       AND {_IN_LINE} AND NOT {_HELD}
+                     ORDER BY q.id LIMIT walk.most)
+                    UNION ALL
+                    (SELECT q.*, NULL, NULL, {STOP} FROM {{schema}}outbox_queue q
                      WHERE q.sink = $1 AND q.lane = walk.lane AND q.id > walk.floor
-                     ORDER BY q.id LIMIT $10
-                 ) AS q
-                 WHERE q.parked_at IS NULL AND (q.due_at IS NULL OR (q.due_at <= now() AND NOT q.blocks))
-                   AND {_IN_LINE} AND NOT {_HELD}
-                 ORDER BY q.id LIMIT walk.most)
-                UNION ALL
-                (SELECT q.*, NULL, NULL, {STOP} FROM {{schema}}outbox_queue q
-                 WHERE q.sink = $1 AND q.lane = walk.lane AND q.id > walk.floor
-                 ORDER BY q.id OFFSET $10 - 1 LIMIT 1)
-            ) AS due
-            LIMIT $6
+                     ORDER BY q.id OFFSET $10 - 1 LIMIT 1)
+                ) AS due
+                LIMIT $6
+            ) AS within  -- Above the limit: a window reads on by a row, and that may be a stop.
         ) AS cut
         LEFT JOIN LATERAL (
             SELECT o.*, {flaw} AS flaw FROM {{schema}}outbox o
