@@ -22,6 +22,7 @@ from websockets.asyncio.client import connect
 from websockets.typing import Origin, Subprotocol
 
 from tests.support.kafka import Topics
+from tests.support.page import upload
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -166,10 +167,10 @@ async def test_an_upload_on_the_page_finds_its_slot(up: Start, given: dict[str, 
         batch = (await http.post("/v1/batches", json={"slots": 1})).json()["batch_id"]
         offered = [Subprotocol("bearer"), Subprotocol(token)]
         async with connect(gateway, subprotocols=offered, origin=Origin(found[1]), proxy=None) as socket:
-            upload = {"name": "essay.txt", "upload_id": str(uuid4())}
-            await http.post(f"/v1/batches/{batch}/files", params=upload, content=b"An essay.")
+            upload_id = uuid4()
+            assert (await upload(http, batch, upload_id=upload_id)).status_code == 201
             told = json.loads(await asyncio.wait_for(socket.recv(), 20))
-        assert told["data"]["file_upload_id"] == upload["upload_id"]
+        assert told["data"]["file_upload_id"] == str(upload_id)
 
         async def ras_knows() -> bool:
             answer = await http.get(f"/v1/batches/{batch}/status")
