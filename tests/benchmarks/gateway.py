@@ -39,6 +39,8 @@ AT_ONCE = 200
 """Pages that are in a handshake at the same time, while all is well."""
 JITTER_SECONDS = 5.0
 """Pages wait for a random part of this before they connect again, as the shipped client does."""
+FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.5, 30.0
+"""The shipped client's, too."""
 PATIENCE_SECONDS = 120.0
 
 
@@ -58,6 +60,7 @@ class Page(asyncio.Protocol):
         self._buffer = b""
         self._transport: asyncio.Transport
         self._opened: asyncio.Future[None]
+        self._resumed: asyncio.Future[None] | None = None
         self._open = False
 
     async def connect(self, port: int) -> None:
@@ -78,13 +81,21 @@ class Page(asyncio.Protocol):
         self._transport.write("\r\n".join((*lines, "", "")).encode())
         await self._opened
 
+    async def resume(self, port: int) -> None:
+        """Open the socket again, and learn what was missed. Raises OSError if either fails."""
+        self._resumed = asyncio.get_running_loop().create_future()
+        await self.connect(port)
+        await self._resumed
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, _: Exception | None) -> None:
         self._open = False
-        if not self._opened.done():
-            self._opened.set_exception(ConnectionError("no socket"))
+        for waits in (self._opened, self._resumed):
+            if waits and not waits.done():
+                waits.set_exception(ConnectionError("no socket"))
+                waits.exception()  # One of them may have nobody who waits.
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -125,6 +136,8 @@ class Page(asyncio.Protocol):
                 self.heard += 1
             else:
                 self.told.append({**message, "at": now})
+                if self._resumed and not self._resumed.done():
+                    self._resumed.set_result(None)
 
 
 async def measure(say: Say, *, quick: bool = False) -> dict[str, Any]:
@@ -240,27 +253,32 @@ async def all_again(
     began = monotonic()
     await asyncio.gather(*(come_back(page, port) for page in pages))
     await starting
-    await until(lambda: all(page.told for page in pages) and heard(pages) - before >= len(pages))
-    seconds = monotonic() - began
-    asked = [told["at"] for page in pages for told in page.told if told["event"] == "resync_required"]
+    await until(lambda: heard(pages) - before + len(resyncs(pages)) >= len(pages))
+    seconds, asked = monotonic() - began, resyncs(pages)
     most = max(Counter(int(at) for at in asked).values(), default=0)
     return {
         "reconnect_seconds": round(seconds, 1),
-        "reconnect_lost": len(pages) - (heard(pages) - before),
+        "reconnect_lost": len(pages) - (heard(pages) - before) - len(asked),
         "resyncs": len(asked),
         "ras_requests_per_second": most,
     }
 
 
+def resyncs(pages: Sequence[Page]) -> list[float]:
+    """When pages were told to load the state."""
+    return [told["at"] for page in pages for told in page.told if told["event"] == "resync_required"]
+
+
 async def come_back(page: Page, port: int) -> None:
     """Connect until there is a socket, as the shipped client does: with jitter, and backoff."""
-    longest = JITTER_SECONDS
+    longest, failures = JITTER_SECONDS, 0
     while True:
         await asyncio.sleep(random.uniform(0.0, longest))  # noqa: S311
         try:
-            await page.connect(port)
+            await page.resume(port)
         except OSError:
-            longest = min(2 * longest, 30.0)
+            failures += 1
+            longest = min(FIRST_RETRY_SECONDS * 2**failures, LONGEST_RETRY_SECONDS)
         else:
             return
 

@@ -14,7 +14,6 @@ from functools import partial
 
 import jwt
 import structlog
-from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 from websockets.http11 import Request
 from websockets.protocol import State
@@ -25,6 +24,7 @@ from outbox.huleedu.gateway.connection import Socket
 from outbox.huleedu.gateway.hub import Hub
 from outbox.huleedu.gateway.keys import KeysUnavailable
 from outbox.huleedu.gateway.missed import Missed, RecentMessages
+from outbox.huleedu.gateway.reads import Reads
 from outbox.huleedu.gateway.revoked import Revocations
 from outbox.huleedu.gateway.session import SocketSession, Wishes
 from outbox.huleedu.gateway.settings import GatewaySettings
@@ -34,7 +34,6 @@ from outbox.redis_server import RedisServer
 
 _ANSWER_SECONDS = 2.0
 """A socket that does not answer a ping within this time gives way to a new one."""
-_STOP_SECONDS = 1.0
 _SHORTEST_HEARTBEAT = 1.0
 _UNREACHABLE = (RedisError, OSError, TimeoutError, Unreachable)
 _log = structlog.get_logger(__name__)
@@ -52,16 +51,9 @@ class Door:
         self._settings = settings
         self._tokens = tokens
         self._hub = hub
-        pool = server.pool(
-            BlockingConnectionPool,
-            client_name="websocket-gateway-missed",
-            max_connections=8,
-            timeout=settings.redis_timeout_seconds,
-            socket_timeout=settings.redis_timeout_seconds,
-        )
-        self._redis = Redis.from_pool(pool)
-        self._recent = RecentMessages(self._redis, hub.subscriptions.probe, settings.redis_timeout_seconds)
-        self._revocations = Revocations(self._redis, settings.redis_timeout_seconds)
+        self.reads = Reads(server, settings.redis_timeout_seconds)
+        self._recent = RecentMessages(self.reads, hub.subscriptions.probe)
+        self._revocations = Revocations(self.reads)
         self._of: defaultdict[str, dict[SocketSession, None]] = defaultdict(dict)
         """Each user's, the oldest first."""
 
@@ -78,20 +70,13 @@ class Door:
         while True:
             user = await self._hub.news.get()
             if user is None:
-                # Connections of the pool may go on well with what is the master no more.
-                await self._redis.connection_pool.disconnect()
+                await self.reads.forget()
                 continue
             for session in list(self._of.get(user, ())):
                 # It is looked at again when the token is renewed, at the latest.
                 with suppress(*_UNREACHABLE):
                     if await self._revocations.cover(session.identity):
                         session.end(closing.REVOKED)
-
-    async def close(self) -> None:
-        """Disconnects from Redis, within a second whatever that does."""
-        with suppress(*_UNREACHABLE):
-            async with asyncio.timeout(_STOP_SECONDS):
-                await self._redis.aclose()
 
     async def _admit(self, socket: Socket, request: Request) -> SocketSession | Close:
         token = find_token(request)

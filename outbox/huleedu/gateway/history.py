@@ -33,9 +33,9 @@ class History(NamedTuple):
                 return None
 
 
-def replication_of(info: Mapping[str, Any]) -> str | None:
-    """Returns the replication id of a master, from its INFO; None for a replica."""
-    return str(info["master_replid"]) if info.get("role") == "master" else None
+def _replication_of(info: Mapping[str, Any]) -> str | None:
+    """Returns the replication id of a master, from its INFO, if it has any; None for a replica."""
+    return str(info.get("master_replid", "unknown")) if info.get("role", "master") == "master" else None
 
 
 async def note_history(redis: Redis, leeway: float) -> str | None:
@@ -49,7 +49,7 @@ async def note_history(redis: Redis, leeway: float) -> str | None:
     pipe.get(HISTORY)
     pipe.time()
     info, noted, (seconds, micros) = await pipe.execute()
-    before, now = History.read(noted), replication_of(info)
+    before, now = History.read(noted), _replication_of(info)
     if now is None or (before and before.replication == now):
         return now
     began = seconds * 1_000 + micros // 1_000 + (int(leeway * 1_000) if before else 0)

@@ -7,16 +7,14 @@ only if the message it saw last was appended to the history that Redis has now.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
-from redis.asyncio import Redis
-
 from outbox.huleedu.channels import channel_of, stream_of
-from outbox.huleedu.gateway.history import HISTORY, History, replication_of
+from outbox.huleedu.gateway.history import HISTORY, History
 from outbox.huleedu.gateway.probe import Probe
+from outbox.huleedu.gateway.reads import Reads
 
 _Log = Sequence[tuple[bytes, Mapping[bytes, bytes]]]
 
@@ -33,10 +31,9 @@ class Missed(NamedTuple):
 class RecentMessages:
     """The capped streams of all users; an entry has the fields `message_id` and `data`."""
 
-    def __init__(self, redis: Redis, probe: Probe, timeout: float) -> None:
-        self._redis = redis
+    def __init__(self, reads: Reads, probe: Probe) -> None:
+        self._reads = reads
         self._probe = probe
-        self._timeout = timeout
 
     async def since(self, user: str, message_id: str) -> Missed | None:
         """Returns what came after `message_id`, or None when that cannot be known any more.
@@ -44,14 +41,14 @@ class RecentMessages:
         Raises RedisError, OSError or TimeoutError while Redis cannot be reached, LookupError or ValueError
         where something else stands in the log.
         """
-        pipe = self._redis.pipeline(transaction=False)
-        pipe.info("replication")
-        pipe.get(HISTORY)
-        pipe.xrange(stream_of(channel_of(user)))
-        async with asyncio.timeout(self._timeout):
-            info, noted, entries = await pipe.execute()
+        async with self._reads.turn() as redis:
+            pipe = redis.pipeline(transaction=False)
+            pipe.get(HISTORY)
+            pipe.xrange(stream_of(channel_of(user)))
+            noted, entries = await pipe.execute()
         history = History.read(noted)
-        if history is None or not history.replication == replication_of(info) == self._probe.replication:
+        # Another server than the probe's may answer, which was the master once.
+        if history is None or history.replication != self._probe.replication:
             return None
         return _after(message_id, cast("_Log", entries), history.began)
 
@@ -64,13 +61,20 @@ def _after(message_id: str, entries: _Log, began: int) -> Missed | None:
     first = names.index(message_id)
     appended = int(entries[first][0].partition(b"-")[0])
     before = set(names[: first + 1])
-    # Ids rise with time. Behind a newer one stands a repeat, whose first copy was trimmed.
-    if appended < began or max(before) > message_id:
+    if appended < began or any(_is_newer(name, message_id) for name in before):
         return None
     rest = zip(names[first:], entries[first:], strict=True)
     newer = [(name, fields[b"data"].decode()) for name, (_, fields) in rest if name not in before]
     # A dict keeps the place of the first of several.
     return Missed(list(dict(newer).values()), set(names))
+
+
+def _is_newer(name: str, message_id: str) -> bool:
+    """Returns True if this is the id of a newer message, as only UUIDv7 tell.
+
+    What stands behind that in a log is a repeat, whose first copy was trimmed.
+    """
+    return name[14:15] == message_id[14:15] == "7" and name > message_id
 
 
 def id_of(text: str) -> str | None:

@@ -6,10 +6,7 @@ refused. It lives until those tokens have ended. A message on the channel of tha
 
 from __future__ import annotations
 
-import asyncio
-
-from redis.asyncio import Redis
-
+from outbox.huleedu.gateway.reads import Reads
 from outbox.huleedu.gateway.tokens import Identity
 
 PREFIX = "ws:revoked:"
@@ -19,9 +16,8 @@ PREFIX = "ws:revoked:"
 class Revocations:
     """Which tokens were revoked."""
 
-    def __init__(self, redis: Redis, timeout: float) -> None:
-        self._redis = redis
-        self._timeout = timeout
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
 
     async def cover(self, identity: Identity) -> bool:
         """Returns True if the token was revoked.
@@ -31,8 +27,8 @@ class Revocations:
         return identity.issued_at < await self._before(identity.user)
 
     async def _before(self, user: str) -> float:
-        async with asyncio.timeout(self._timeout):
-            noted = await self._redis.get(f"{PREFIX}{user}")
+        async with self._reads.turn() as redis:
+            noted = await redis.get(f"{PREFIX}{user}")
         try:
             return float("-inf") if noted is None else float(noted)
         except ValueError:

@@ -98,7 +98,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await self._work.__aexit__(None, None, None)
-        await self._door.close()
+        await self._door.reads.close()
         _log.info("service.stopped")
 
     async def _listen(self) -> Server:

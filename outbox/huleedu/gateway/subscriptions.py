@@ -149,7 +149,7 @@ class Subscriptions:
                 tasks.create_task(self._read(connection))
                 tasks.create_task(self._watch())
         finally:
-            self._commands = None
+            self._commands = self.probe.replication = None
             for passed in self._fences.values():
                 if not passed.done():
                     passed.set_exception(Unreachable())

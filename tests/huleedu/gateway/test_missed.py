@@ -113,6 +113,15 @@ async def test_a_repeat_whose_first_copy_was_trimmed_is_no_place_to_go_on_from(
         assert await receive(socket) == NOT_RECOVERED
 
 
+async def test_ids_that_do_not_rise_are_no_reason_to_resync(gateway: Gateway, redis: Redis) -> None:
+    for name in ("ffffffff-ffff-4fff-bfff-ffffffffffff", "00000000-0000-4000-8000-000000000000"):
+        await redis.xadd("ws:alice:log", {"message_id": name, "data": "{}"})
+    last = await publish(redis, "alice", 1)
+    for name in (last, "00000000-0000-4000-8000-000000000000"):
+        async with client(gateway, token(), last_message_id=name) as socket:
+            assert await recovered(socket) == (name != last)
+
+
 async def test_a_log_of_another_history_than_the_cursor_means_resync(
     start_gateway: StartGateway, own_redis: Valkey
 ) -> None:
