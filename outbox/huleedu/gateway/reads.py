@@ -17,6 +17,7 @@ from outbox.redis_server import RedisServer
 
 _CONNECTIONS = 8
 _STOP_SECONDS = 1.0
+_TROUBLE = (RedisError, OSError, TimeoutError)
 
 
 class Reads:
@@ -35,10 +36,11 @@ class Reads:
 
     async def forget(self) -> None:
         """Disconnects: what is connected may go on well with what is the master no more."""
-        await self._redis.connection_pool.disconnect()
+        with suppress(*_TROUBLE):
+            await self._redis.connection_pool.disconnect()
 
     async def close(self) -> None:
         """Disconnects for good, within a second whatever Redis does."""
-        with suppress(RedisError, OSError, TimeoutError):
+        with suppress(*_TROUBLE):
             async with asyncio.timeout(_STOP_SECONDS):
                 await self._redis.aclose()
