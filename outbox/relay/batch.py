@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from outbox.message import Delivery
-from outbox.relay.statements import DUE_STOP, IN_LINE, STOP, Snapshot
+from outbox.relay.statements import IN_LINE, STOP, Snapshot
 
 _FLAW = len(Delivery._fields)
 """Where in a fetched row its flaw is; then come what it is to which walk, and the snapshot."""
@@ -23,10 +22,10 @@ _DUE_ROWS, _LEAST_DUE_ROWS = 8_192, 64
 line."""
 
 
-Due = tuple[datetime, int]
-"""A place among what waited for its time: when that was, and an id."""
+Due = tuple[str, int]
+"""A place among what waited for its time: when that was, as the database says it, and an id."""
 
-BEFORE_ALL: Due = (datetime.min, 0)  # noqa: DTZ901 - asyncpg sends it as -infinity
+BEFORE_ALL: Due = ("-infinity", 0)
 
 
 class Walk(NamedTuple):
@@ -117,11 +116,12 @@ def fetched(records: Sequence[Any], request: Request) -> Fetched:
     for (walk, branch), rows in groupby(records, _PART):
         if branch == STOP:
             batch.stops[walk] = next(rows)[0]
-        elif branch == DUE_STOP:
-            stop = next(rows)
-            batch.due_stops[walk] = stop[_DUE], stop[0]
         else:
-            _add(batch, batch.in_line if branch == IN_LINE else batch.deferred, walk, list(rows))
+            here = list(rows)
+            if (due := here[-1][_DUE]) is not None:
+                batch.due_stops[walk] = due, here[-1][0]
+            if branch < STOP:
+                _add(batch, batch.in_line if branch == IN_LINE else batch.deferred, walk, here)
     batch.cut = len(records) >= request.rows or batch.size >= request.budget
     return batch
 

@@ -16,6 +16,7 @@ from outbox.message import Delivery
 from outbox.relay.batch import BEFORE_ALL, Fetched, Walk
 from outbox.relay.lanes import Lane
 from outbox.relay.statements import Snapshot
+from outbox.relay.verdict import Verdict
 
 _MOST_OWN = 16
 """How many destinations with a backlog have a line of their own; the rest share one."""
@@ -23,7 +24,8 @@ _BACKLOG = 8
 """An eighth of a batch that was cut in the shared line, for one destination, is a backlog."""
 _HASTY_SECONDS = 0.04
 """No round is to take longer while others go out beside a backlog, or are looked for: they wait less."""
-_LEAST_HASTY_ROWS, _MOST_HASTY_ROWS = 100, 500
+_LEAST_HASTY_ROWS, _MOST_HASTY_ROWS = 250, 500
+"""Not fewer, since a round has its own cost, which fewer rows make no less."""
 _CALM_ROUNDS = 64
 """For how long after the last of the others."""
 PROBE_ROWS = 64
@@ -111,7 +113,7 @@ class Lines:
             Walk(lane.number, None, lane.floor, self._most, lane.due.get(None, BEFORE_ALL)) for lane in lanes
         ]
         read = [name for name in self._own if name not in down]
-        share = self.rows // max(1, len(read))
+        share = max(1, self.rows // max(1, len(read)))
         own = [
             Walk(
                 lane.number,
@@ -135,28 +137,27 @@ class Lines:
         lanes: Sequence[Lane],
         walks: Sequence[Walk],
         batch: Fetched,
-        *,
-        left: Iterable[Delivery],
-        released: Iterable[Delivery],
+        verdict: Verdict,
     ) -> bool:
         """Moves the floors after a round; returns whether one moved that has more rows behind it to look at.
 
-        What is `left` must be read again, and so must the followers of what is `released`.
+        What is left must be read again, and so must the followers of what is released.
         """
         self._frontier.see(batch.snapshot)
         mine = {lane.number: lane for lane in lanes}
-        again = _lowest(batch, left)
+        again = _lowest(batch, verdict.left)
         went_on = False
         for number, walk in _through_due(walks, batch):
-            if number not in again:
-                mine[walk.lane].go_on(walk.line, batch.due_stops.get(number))
+            mine[walk.lane].go_on(walk.line, batch.due_stops.get(number))
+        for number in _lowest(batch, verdict.waiting):
+            mine[walks[number].lane].go_on(walks[number].line, None)
         for number, reach in _reaches(walks, batch):
             walk = walks[number]
             moved = mine[walk.lane].advance(
                 walk.line, min(reach, again.get(number, _END) - 1, self._frontier.id)
             )
             went_on |= moved and number in batch.stops
-        self.rewind(lanes, walks, batch, released)
+        self.rewind(lanes, walks, batch, verdict.released())
         self._deepen(batch, went_on=went_on)
         self._divide(lanes, walks, batch)
         return went_on
@@ -181,13 +182,11 @@ class Lines:
         shared = _shared(walks, batch)
         walks_past = any(walks[number].line is None for number in batch.stops)
         self._calm = 0 if self._own and (shared or walks_past) else self._calm + 1
-        self._own_first = batch.cut and {
-            walks[number].line for number in (*batch.in_line, *batch.deferred)
-        } == {None}
+        self._own_first = batch.cut and walks[_last(walks, batch)].line is None
         self._unite(lanes, _ended(walks, batch))
         if batch.cut and walks[_last(walks, batch)].line is None:
             room = max(0, _MOST_OWN + self._down - len(self._own))
-            least = len(batch.deliveries) / _BACKLOG
+            least = max(1, len(batch.deliveries) / _BACKLOG)
             backlogs = [name for name, count in shared.most_common(room) if count >= least]
             if backlogs:
                 self.separate(backlogs)
@@ -205,7 +204,7 @@ def nothing_for(probed: Iterable[str | None], walks: Sequence[Walk], batch: Fetc
     """Yields what of the probed (a destination, or None for the sink) has nothing to send in this batch."""
     ended = _ended(walks, batch)
     for name in probed:
-        if not _seen(batch) if name is None else name in ended:
+        if not (batch.in_line or batch.deferred or batch.stops) if name is None else name in ended:
             yield name
 
 
@@ -213,18 +212,14 @@ def _ended(walks: Sequence[Walk], batch: Fetched) -> Container[str | None]:
     """Returns the lines that were walked to their end and brought nothing."""
     walked = _last(walks, batch)
     left = {walk.line for walk in walks[walked:]}
-    left |= {walks[number].line for number in _seen(batch)}
+    left |= {walks[number].line for number in (*batch.in_line, *batch.deferred, *batch.stops)}
     return {walk.line for walk in walks} - left
 
 
 def _last(walks: Sequence[Walk], batch: Fetched) -> int:
     """Returns the number of the walk in which a batch was cut, of which something is left to see perhaps."""
-    return max(_seen(batch), default=0) if batch.cut else len(walks)
-
-
-def _seen(batch: Fetched) -> set[int]:
-    """Returns the walks that brought something, or may if they go on."""
-    return {*batch.in_line, *batch.deferred, *batch.stops, *batch.due_stops}
+    seen = (*batch.in_line, *batch.deferred, *batch.stops, *batch.due_stops)
+    return max(seen, default=0) if batch.cut else len(walks)
 
 
 def _shared(walks: Sequence[Walk], batch: Fetched) -> Counter[str]:
@@ -268,8 +263,10 @@ def _reaches(walks: Sequence[Walk], batch: Fetched) -> Iterator[tuple[int, int]]
 
 def _through_due(walks: Sequence[Walk], batch: Fetched) -> Iterator[tuple[int, Walk]]:
     """Yields the walks that brought all they looked at of what waited for its time."""
-    for number, walk in enumerate(walks[: _last(walks, batch)]):
-        if len(batch.deferred.get(number, ())) < min(walk.most, batch.share):
+    last = _last(walks, batch)
+    for number, walk in enumerate(walks[: last + 1]):
+        is_whole = number < last or number in batch.due_stops
+        if is_whole and len(batch.deferred.get(number, ())) < min(walk.most, batch.share):
             yield number, walk
 
 

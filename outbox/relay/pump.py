@@ -101,9 +101,7 @@ class Pump:
             self._breakers(verdict, admission)
             await self._settle(store, lanes, verdict, began)
             self._lines.took(len(batch.deliveries), monotonic() - began)
-            went_on = self._lines.advance(
-                lanes, request.walks, batch, left=verdict.left, released=verdict.released()
-            )
+            went_on = self._lines.advance(lanes, request.walks, batch, verdict)
             await self._look_back.step(store, lanes, self._lines.apart)
             return verdict.settled, went_on or (batch.cut and verdict.settled > 0)
 

@@ -151,12 +151,12 @@ def _fetch(flaw: str, columns: Mapping[str, str]) -> str:
                CASE WHEN written.id IS NULL AND cut.branch < {STOP} THEN '{GONE}'
                     ELSE written.flaw END AS flaw,
                cut.number - 1, cut.branch,
-               CASE WHEN cut.branch = {DUE_STOP} THEN greatest(cut.due_at, {_FIRST}) END
+               CASE WHEN cut.place = $14 THEN cut.due_at::text END
         FROM (
-            SELECT *, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) AS running FROM (
-                SELECT due.*, walk.number
-                FROM unnest($2::smallint[], $3::text[], $4::bigint[], $5::integer[], $12::timestamptz[],
-                            $13::bigint[])
+            SELECT *, sum(weight) OVER (ROWS UNBOUNDED PRECEDING) - weight AS before FROM (
+                SELECT due.*, walk.number, CASE WHEN due.branch < {STOP} THEN due.bytes ELSE 0 END AS weight
+                FROM unnest($2::smallint[], $3::text[], $4::bigint[], $5::integer[],
+                            $12::text[]::timestamptz[], $13::bigint[])
                     WITH ORDINALITY AS asked (lane, line, floor, most, due_at, due_id, number)
                 CROSS JOIN LATERAL (
                     SELECT asked.lane, asked.most, asked.due_at, asked.due_id, asked.number,
@@ -198,7 +198,7 @@ def _fetch(flaw: str, columns: Mapping[str, str]) -> str:
             SELECT o.*, {flaw} AS flaw FROM {{schema}}outbox o
             WHERE o.id = cut.id AND cut.branch < {STOP} OFFSET 0
         ) AS written ON true
-        WHERE cut.running - cut.bytes < $7
+        WHERE cut.before < $7
     ) AS delivery ON true
 """
 

@@ -105,6 +105,8 @@ class Verdict:
     """Left as they are, but they may have arrived."""
     left: list[Delivery] = field(default_factory=list)
     """Left in line."""
+    waiting: list[Delivery] = field(default_factory=list)
+    """Left too, of what waited for its time."""
     down: dict[str | None, str] = field(default_factory=dict)
     """What cannot be reached, and why; None is the sink."""
 
@@ -222,8 +224,7 @@ def _blame(
 
 
 def _leave(verdict: Verdict, delivery: Delivery) -> None:
-    if not delivery.deferred:
-        verdict.left.append(delivery)
+    (verdict.waiting if delivery.deferred else verdict.left).append(delivery)
 
 
 def _note(verdict: Verdict, delivery: Delivery, outcome: Outcome) -> None:

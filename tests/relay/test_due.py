@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import asyncpg
 import pytest
 
+from outbox.relay.lanes import Lane
+from outbox.relay.lines import Lines
 from outbox.testing import Fault, Gate
 from tests.relay.by_hand import ByHand
-from tests.relay.traffic import inversions, write
+from tests.relay.test_walks import keys_of_one_lane
+from tests.relay.traffic import TOPIC, inversions, skip, write
 from tests.support.waiting import until
 
 OPTIONS = {"OUTBOX_BATCH_SIZE": "100", "OUTBOX_BREAKER_LONGEST_SECONDS": "1h"}
@@ -65,3 +70,96 @@ async def test_a_retry_behind_many_that_are_due_and_held_goes_out_and_then_they_
         await until(are_sent)
         assert [id_ for id_ in gate.arrived if id_ in {head, *held}] == [head, *held]
         assert inversions(gate.attempts) == []
+
+
+async def _held_and_due(
+    relay: ByHand, connection: asyncpg.Connection, gate: Gate, held: int, behind: Sequence[str] = ()
+) -> list[int]:
+    """Many scheduled ones that are due behind a head that waits, and others behind them: below the floor."""
+    await relay.beat()
+    gate.set(Fault(kind="transient", key="k"))
+    await write(connection, ["k"])
+    await relay.turn()
+    await connection.execute("UPDATE outbox_queue SET due_at = now() + interval '1 h'")
+    await write(connection, ["k"] * held, available_in=3600, payload=bytes(20_000))
+    others = await write(connection, behind, available_in=3600)
+    for _ in range(30):  # The floor passes them.
+        await relay.turn()
+    gate.set()
+    await connection.execute("UPDATE outbox_queue SET due_at = now() WHERE NOT blocks")
+    return others
+
+
+async def _beside_k(connection: asyncpg.Connection, count: int) -> list[str]:
+    """Other keys in the lane of the key `k`."""
+    lane = await connection.fetchval("SELECT hashtextextended('k', hashtextextended($1, 0)) & 63", TOPIC)
+    return await keys_of_one_lane(connection, TOPIC, lane, count)
+
+
+async def test_where_a_walk_stopped_weighs_nothing(
+    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate
+) -> None:
+    """Else a batch that its bytes cut is taken for whole, and floors pass what nobody looked at."""
+    async with ByHand.made(environment | OPTIONS | {"OUTBOX_BATCH_BYTES": "10000"}) as relay:
+        await _held_and_due(relay, connection, gate, 600)
+        sent = await write(connection, [f"o{number}" for number in range(300)])
+        for _ in range(100):
+            await relay.turn()
+        assert set(sent) <= set(gate.arrived)
+
+
+@pytest.mark.parametrize("due", ["-infinity", "0300-01-01 BC"])
+async def test_what_was_due_before_year_one_is_found(
+    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate, due: str
+) -> None:
+    async with ByHand.made(environment | OPTIONS) as relay:
+        (behind,) = await _held_and_due(relay, connection, gate, 300, await _beside_k(connection, 1))
+        await connection.execute(f"UPDATE outbox_queue SET due_at = '{due}' WHERE NOT blocks")
+        for _ in range(100):
+            await relay.turn()
+        assert behind in gate.arrived
+
+
+async def test_a_backlog_keeps_nothing_that_is_due_behind_many_held_ones(
+    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate
+) -> None:
+    async with ByHand.made(environment | OPTIONS) as relay:
+        one, other = await _beside_k(connection, 2)
+        (behind,) = await _held_and_due(relay, connection, gate, 1_000, [one])
+        backlog = await write(connection, [other] * 20_000)
+        for _ in range(100):
+            await relay.turn()
+        assert behind in gate.arrived
+        assert len(gate.arrived) < len(backlog)
+
+
+async def test_a_walk_goes_on_where_the_last_it_looked_at_went_out(
+    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate
+) -> None:
+    """One fewer is held than a walk looks at."""
+    async with ByHand.made(environment | OPTIONS | {"OUTBOX_BATCH_SIZE": "6400"}) as relay:
+        behind = await _held_and_due(relay, connection, gate, 127, await _beside_k(connection, 300))
+        for _ in range(12):
+            await relay.turn()
+        assert set(behind) <= set(gate.arrived)
+
+
+async def test_a_breaker_with_nothing_left_ends_beside_many_that_are_due(
+    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate
+) -> None:
+    async with ByHand.made(environment | OPTIONS | {"OUTBOX_BREAKER_LONGEST_SECONDS": "0.01"}) as relay:
+        await _held_and_due(relay, connection, gate, 1_000)
+        gate.set(Fault(kind="unavailable", destination="down", scope="destination"))
+        ids = await write(connection, [None], destination="down")
+        await relay.turn()
+        assert relay.open_breakers == {"down"}
+        await skip(environment, *ids)
+        for _ in range(100):
+            await relay.turn()
+        assert not relay.open_breakers
+
+
+def test_no_line_is_asked_for_nothing() -> None:
+    lines = Lines(10)
+    lines.separate([f"d{number}" for number in range(16)])
+    assert all(walk.most > 0 for walk in lines.walks([Lane(0, 1)], down=(), probes=()))
