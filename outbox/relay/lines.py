@@ -190,8 +190,7 @@ class Lines:
             backlogs = [name for name, count in shared.most_common(room) if count >= least]
             if backlogs:
                 self.separate(backlogs)
-                # Now for the others.
-                self._calm, self._own_first = 0, False
+                self._own_first = False  # Now for the others.
 
     def _unite(self, lanes: Sequence[Lane], done: Container[str | None]) -> None:
         for name in [name for name in self._own if name in done]:
