@@ -39,6 +39,8 @@ class Fetching(ConsumerRebalanceListener):  # type: ignore[misc]
         self._stopping = stopping
         self._pace = Pace()
         self._busy: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._begun: dict[TopicPartition, int] = {}
+        """The first offset of what was fetched last: of a new partition nothing is done with yet."""
 
     async def run(self, *others: asyncio.Task[Any]) -> None:
         """Works until it is to stop, or one of the others has ended; finishes what is under way."""
@@ -46,6 +48,7 @@ class Fetching(ConsumerRebalanceListener):  # type: ignore[misc]
         try:
             while not self._stopping.is_set():
                 for partition, records in (await self._next(stopping, *others)).items():
+                    self._begun[partition] = records[0].offset
                     self._busy[partition] = asyncio.create_task(self._work_off(partition, records))
                 for task in others:
                     if task.done():
@@ -67,8 +70,9 @@ class Fetching(ConsumerRebalanceListener):  # type: ignore[misc]
     async def place(self, partition: TopicPartition) -> int:
         """Returns the offset that is next in a partition of ours."""
         if partition in self._busy or self._holds.waits(partition):
-            with suppress(KeyError):
-                return self.offsets.reached[partition]
+            place = self.offsets.reached.get(partition, self._begun.get(partition))
+            if place is not None:  # It may wait since an earlier connection.
+                return place
         position: int = await self._kafka.position(partition)
         return position
 
