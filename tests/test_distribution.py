@@ -157,7 +157,7 @@ from outbox.cli import main
 results = {words[-1]: CliRunner().invoke(main, words) for words in json.loads(sys.argv[2])}
 print(json.dumps({name: (result.exit_code, result.output) for name, result in results.items()}))
 """
-NEEDS = {"up": "demo", "relay": "kafka"} | dict.fromkeys(("els", "ras", "gateway", "page"), "huleedu")
+NEEDS = {"up": "demo", "relay": "kafka"} | dict.fromkeys(("els", "ras", "gateway", "page", "list"), "huleedu")
 
 
 def commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:

@@ -89,6 +89,9 @@ async def test_an_id_given_by_hand_below_the_floors_goes_out_at_once_after_a_rep
     await connection.execute("SELECT setval('outbox_id_seq', 1000)")
     async with Relay(settings_of(environment)), operate.connect(settings_of(environment)) as operator:
         ids = await write(connection, ["a"] * 100)
+        for _ in range(5):  # Until the floors have followed.
+            await emptied(connection)
+            ids += await write(connection, ["a"])
         await emptied(connection)
         await connection.execute("UPDATE outbox_receipts SET settled_at = now() - interval '1 minute'")
         await connection.execute(

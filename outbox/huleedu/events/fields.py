@@ -47,13 +47,15 @@ def _names_a_channel(text: str) -> str:
     return text
 
 
+# What asyncpg takes for infinity, at either end, comes back from it without a zone.
+_FIRST, _LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+
+
 def _utc(moment: datetime) -> datetime:
-    if moment.tzinfo is UTC:
-        return moment
-    try:
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-    except OverflowError:
-        raise ValueError("is too close to the ends of time to be one in UTC") from None
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if not _FIRST <= aware <= _LAST:
+        raise ValueError("is too close to the ends of time to be one in UTC")
+    return aware if aware.tzinfo is UTC else aware.astimezone(UTC)
 
 
 Text = Annotated[str, AfterValidator(_storable)]

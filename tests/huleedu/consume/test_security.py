@@ -146,7 +146,12 @@ async def test_without_the_right_to_its_group_it_says_so_and_asks_ever_more_rare
     monkeypatch.setattr(life, "AIOKafkaConsumer", Counted)
     monkeypatch.setattr("random.random", lambda: 1.0)
     topic = await Topics(secured.url).create(f"allowed.{uuid4()}")
-    settings = Settings(database_url=huleedu_database, kafka_group="forbidden", **with_a_password(secured))
+    settings = Settings(
+        database_url=huleedu_database,
+        kafka_group="forbidden",
+        retry_longest_seconds=30.0,  # However long a try lasts on a slow machine, none is taken for work.
+        **with_a_password(secured),
+    )
     async with consuming(settings, topic) as (consumer, given):
 
         async def asked() -> bool:
