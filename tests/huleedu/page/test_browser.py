@@ -348,8 +348,7 @@ async def test_a_notification_that_was_lost_is_made_up_for(kafka: Topics, open_w
     )
     await produce(kafka.bootstrap, SLOT_ASSIGNED, event(SLOT_ASSIGNED, lost), key=lost.batch_id)
     await window.shows("#slot-list li", "nobody told.txt")
-    # As news or as what was there: that is whether RAS knew the batch when it was asked before.
-    await window.shows("#file-list li", "Slot 1")
+    await window.shows("#file-list li", "Slot 1", "learnt by asking")
     assert await window.text("#connection") == "Live"
 
 

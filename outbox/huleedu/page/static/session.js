@@ -45,6 +45,8 @@ export class Session {
   #quiet = false;
   /** @type {Set<string>} batches on which RAS has answered since they were opened: what is new then is news */
   #asked = new Set();
+  /** @type {Set<string>} batches that this page has made, and not opened anew since */
+  #made = new Set();
   #ended = false;
 
   /**
@@ -104,6 +106,7 @@ export class Session {
     this.#batches.unshift(batch);
     this.#show(batch);
     this.#asked.add(batch.batch_id);
+    this.#made.add(batch.batch_id);
     await this.#loadHere();
   }
 
@@ -143,6 +146,7 @@ export class Session {
     const uploads = this.#uploadsHere ?? this.#uploadsTo(batch);
     for (const essay of uploads.essays) this.#board.show(essay);
     this.#asked.delete(batch.batch_id);
+    this.#made.delete(batch.batch_id);
     this.#ras.watch(batch.batch_id);
   }
 
@@ -236,7 +240,10 @@ export class Session {
       onEvent: (message) => {
         if (isSlotAssigned(message)) this.#toldAt.set(message.data.file_upload_id, now());
       },
-      onSlotAssigned: (assignment, how) => this.#assigned(assignment, how.live || how.recovered),
+      onSlotAssigned: (assignment, how) => {
+        // Of a batch that this page has made, nothing was there before.
+        this.#assigned(assignment, how.live || how.recovered || this.#made.has(assignment.batch_id));
+      },
       onExcess: (excess, how) => this.#excess(excess, how.live || how.recovered),
       onResync: () => this.#ras.soon(),
       onStatus: (status) => {
