@@ -7,12 +7,14 @@ import contextlib
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 GUARD = Path(__file__).with_name("guard.py")
+_PAUSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +62,14 @@ class GuardedProcess:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
 
+    def pause(self) -> None:
+        """Stops the process and its children by SIGSTOP, and returns when none of them runs any more."""
+        self.signal(signal.SIGSTOP)
+        waiting_until = time.monotonic() + _PAUSE_SECONDS
+        # The signal is only sent by then: who has not taken it yet may still answer.
+        while not all(map(_at_rest, self._tree())) and time.monotonic() < waiting_until:
+            time.sleep(0.001)
+
     async def ended(self, within: float) -> int | None:
         """Waits up to `within` seconds for the end; returns the exit code, None if it is still there."""
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -75,3 +85,9 @@ class GuardedProcess:
         with contextlib.suppress(psutil.NoSuchProcess):
             return psutil.Process(self._guard.pid).children(recursive=True)
         return []
+
+
+def _at_rest(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+    return True

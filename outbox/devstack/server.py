@@ -133,12 +133,12 @@ class Server(ABC):
         return " | ".join(self.log.read_text(errors="replace").strip().splitlines()[-lines:])
 
     def pause(self) -> None:
-        """Pauses the server by SIGSTOP: its connections stay open and nothing answers."""
+        """Pauses the server: its connections stay open and nothing answers."""
         if self._process is not None:
-            self._process.signal(signal.SIGSTOP)
+            self._process.pause()
 
     def resume(self) -> None:
-        """Lets a paused server go on, by SIGCONT."""
+        """Lets a paused server go on."""
         if self._process is not None:
             self._process.signal(signal.SIGCONT)
 
