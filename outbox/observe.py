@@ -179,6 +179,8 @@ EVENTS: Mapping[str, Kind] = {
         _E, "sink id message_id event_type correlation_id attempts reason", _failed("parked")
     ),
     "delivery.expired": Kind(_W, "sink id message_id event_type correlation_id", _failed("expired")),
+    # What is given up leaves no note of the gap, since the relay's role has older grants.
+    "notes.forbidden": Kind(_W, "reason", same="reason"),
     # `destination` None is the sink as a whole; `wait` in seconds.
     "breaker.opened": Kind(_W, "sink destination reason wait", same="sink destination reason"),
     # A part of a destination, say one partition; what goes there is tried again within `wait` seconds.

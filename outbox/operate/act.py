@@ -1,7 +1,7 @@
 """What operators do to what is in the queue: try it again, or give it up.
 
-A million rows are walked once, in short transactions that lock a thousand of them and no lane, so that no
-relay waits for its leases. A row that a relay is settling at that moment is left to it.
+A million rows are walked once in id order, in short transactions that lock a thousand of them and no lane, so
+that no relay waits for its leases. A row that a relay is settling at that moment is left to it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from sqlalchemy import (
     ColumnElement,
     FromClause,
     Select,
+    SmallInteger,
     and_,
     func,
     literal,
     select,
     text,
     true,
-    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -32,11 +32,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.operate.integrity import run
 from outbox.operate.state import STATE, Selection, pending
-from outbox.operate.statements import SKIP
-from outbox.schema import table
+from outbox.operate.statements import NEWEST_ID, NEXT_ID, SKIP
+from outbox.schema import LANES, table
 
 _BATCH = 1_000
 _FEW = 10_000
+_WIDEST = 10 * _FEW
+"""How many ids a stretch has at most."""
 
 # Statistics may be older than the queue's content, and any other plan reads all of it for each batch.
 _BY_THE_KEY = text("""
@@ -62,16 +64,26 @@ class Done:
 
 
 class Rows(NamedTuple):
-    """Rows of the queue, all in one lane."""
+    """Rows of one sink in the queue."""
 
     sink: str
-    lane: int
-    ids: Sequence[int]
+    places: Sequence[tuple[int, int]]
+    """The lane and the id of each."""
 
-    def among(self, columns: FromClause) -> ColumnElement[bool]:
-        """The condition that a row is one of these."""
-        ids = columns.c.id == func.any(literal(self.ids, ARRAY(BigInteger)))
-        return and_(columns.c.sink == self.sink, columns.c.lane == self.lane, ids)
+    @property
+    def lanes(self) -> ColumnElement[Sequence[int]]:
+        """The lane of each."""
+        return literal([lane for lane, _ in self.places], ARRAY(SmallInteger))
+
+    @property
+    def ids(self) -> ColumnElement[Sequence[int]]:
+        """The id of each."""
+        return literal([id_ for _, id_ in self.places], ARRAY(BigInteger))
+
+    def among(self, queue: FromClause) -> ColumnElement[bool]:
+        """The condition that a row of the queue is one of these, for a look-up of each by its key."""
+        place = func.unnest(self.lanes, self.ids).table_valued("lane", "id").render_derived()
+        return and_(queue.c.sink == self.sink, queue.c.lane == place.c.lane, queue.c.id == place.c.id)
 
 
 _RETRIABLE = ("parked", "retrying")
@@ -103,9 +115,10 @@ Action = Callable[[AsyncConnection, Rows], Awaitable[Done]]
 
 async def _in_batches(connection: AsyncConnection, selection: Selection, act: Action) -> Done:
     done = Done()
-    async for sink, lane, ids in _found(connection, selection):
-        for start in range(0, len(ids), _BATCH):
-            done += await _batch(connection, selection, act, Rows(sink, lane, ids[start : start + _BATCH]))
+    async for sink, places in _found(connection, selection):
+        for start in range(0, len(places), _BATCH):
+            rows = Rows(sink, places[start : start + _BATCH])
+            done += await _batch(connection, selection, act, rows)
     return done
 
 
@@ -113,46 +126,77 @@ async def _batch(connection: AsyncConnection, selection: Selection, act: Action,
     async with _transaction(connection):
         locked = await _locked(connection, rows)
         # Asked again under the locks: a relay may have changed a row's state before.
-        again = _by_the_key(selection, STATE.c.id).where(locked.among(STATE))
-        still = locked._replace(ids=list(await connection.scalars(again)))
-        return Done(busy=len(rows.ids) - len(locked.ids)) + await act(connection, still)
+        still = Rows(rows.sink, await _places(connection, _again(selection, locked)))
+        return Done(busy=len(rows.places) - len(locked.places)) + await act(connection, still)
 
 
 async def _found(connection: AsyncConnection, selection: Selection) -> AsyncIterator[Rows]:
-    """Gives what matches: all at once where it is little, else lane by lane, each of which is read once."""
-    places = (STATE.c.sink, STATE.c.lane, STATE.c.id)
+    """Gives what matches, by sink in id order: all at once where it is little, else by stretches of ids."""
+    few = pending(selection, STATE.c.sink, STATE.c.id, STATE.c.lane).limit(_FEW + 1)
     async with connection.begin():
-        few = await connection.execute(pending(selection, *places).limit(_FEW + 1))
-        found = sorted(map(tuple, few))
+        found = sorted(map(tuple, await connection.execute(few)))
+        newest = (await run(connection, NEWEST_ID)).scalar_one()
     if len(found) <= _FEW:
-        for (sink, lane), alike in groupby(found, itemgetter(0, 1)):
-            yield Rows(sink, lane, [id_ for *_, id_ in alike])
+        for sink, alike in groupby(found, itemgetter(0)):
+            yield Rows(sink, [(lane, id_) for _, id_, lane in alike])
         return
-    place = None
-    while place := await _next_lane(connection, selection, place):
-        here = _by_the_key(selection, STATE.c.id).order_by(STATE.c.id)
+    sink = ""
+    while (sink := await _next_sink(connection, selection, sink)) is not None:
+        async for rows in _by_stretches(connection, selection, sink, newest):
+            yield rows
+
+
+async def _by_stretches(
+    connection: AsyncConnection, selection: Selection, sink: str, newest: int
+) -> AsyncIterator[Rows]:
+    """Gives what matches of a sink, in stretches of ids up to `newest`.
+
+    Neighbours by id are neighbours on disk. Lane by lane, each lane would touch all pages of the queue, and a
+    queue that is larger than the database's memory would be read and written once for each.
+    """
+    last, width = 0, _FEW
+    while (first := await _next_id(connection, sink, last)) is not None and first <= newest:
+        last = min(first + width, newest)
         async with _transaction(connection):
-            ids = await connection.scalars(here.where(STATE.c.sink == place.sink, STATE.c.lane == place.lane))
-            rows = Rows(place.sink, place.lane, list(ids))
-        yield rows
+            places = await _places(connection, _stretch(selection, sink, first, last))
+        width = min(2 * width, _WIDEST) if len(places) < _FEW else _FEW
+        yield Rows(sink, places)
 
 
-def _by_the_key(selection: Selection, *columns: Any) -> Select[Any]:
-    """The same as `pending`, in terms that leave the planner no index but that of the key."""
+def _stretch(selection: Selection, sink: str, first: int, last: int) -> Select[Any]:
+    """Returns what matches of a sink between two ids, in terms that leave no index but the key's."""
     states = STATE.c.state.in_(selection.states) if selection.states else true()
-    return pending(replace(selection, states=()), *columns).where(states)
+    return pending(replace(selection, states=()), STATE.c.lane, STATE.c.id).where(
+        states, STATE.c.sink == sink, STATE.c.lane.in_(range(LANES)), STATE.c.id.between(first, last)
+    )
 
 
-async def _next_lane(connection: AsyncConnection, selection: Selection, before: Any) -> Any:
-    queue = table("outbox_queue")
-    place = (queue.c.sink, queue.c.lane)
-    statement = select(*place).order_by(*place).limit(1)
-    if before:
-        statement = statement.where(tuple_(*place) > tuple_(*before))
+def _again(selection: Selection, rows: Rows) -> Select[Any]:
+    # Within a stretch, since the planner cannot look rows of the view up by what a join gives.
+    first, last = (rows.places[0][1], rows.places[-1][1]) if rows.places else (0, 0)
+    return _stretch(selection, rows.sink, first, last).where(STATE.c.id == func.any(rows.ids))
+
+
+async def _places(connection: AsyncConnection, statement: Select[Any]) -> list[tuple[int, int]]:
+    """Returns the lane and the id of each row that a statement finds, in id order."""
+    found = await connection.execute(statement)
+    return sorted(((lane, id_) for lane, id_ in found), key=itemgetter(1))
+
+
+async def _next_sink(connection: AsyncConnection, selection: Selection, before: str) -> str | None:
+    sink = table("outbox_queue").c.sink
+    statement = select(sink).where(sink > before).order_by(sink).limit(1)
     if selection.sink is not None:
-        statement = statement.where(queue.c.sink == selection.sink)
+        statement = statement.where(sink == selection.sink)
     async with _transaction(connection):
-        return (await connection.execute(statement)).first()
+        found: str | None = await connection.scalar(statement)
+    return found
+
+
+async def _next_id(connection: AsyncConnection, sink: str, before: int) -> int | None:
+    async with _transaction(connection):
+        found: int | None = (await run(connection, NEXT_ID, sink, before, LANES)).scalar_one()
+    return found
 
 
 @asynccontextmanager
@@ -165,8 +209,9 @@ async def _transaction(connection: AsyncConnection) -> AsyncIterator[None]:
 async def _locked(connection: AsyncConnection, rows: Rows) -> Rows:
     """Locks rows of the queue until the transaction ends; returns those that nobody else has locked."""
     queue = table("outbox_queue")
-    free = select(queue.c.id).where(rows.among(queue)).with_for_update(skip_locked=True)
-    return rows._replace(ids=list(await connection.scalars(free)))
+    free = select(queue.c.lane, queue.c.id).where(rows.among(queue))
+    free = free.with_for_update(of=queue, skip_locked=True)
+    return Rows(rows.sink, await _places(connection, free))
 
 
 async def _retry(connection: AsyncConnection, rows: Rows) -> Done:
@@ -176,14 +221,15 @@ async def _retry(connection: AsyncConnection, rows: Rows) -> Done:
         update(queue).where(rows.among(queue)).values(parked_at=None, due_at=now, attempts=0, blocks=True)
     )
     await connection.execute(changed)
-    return Done(rows=len(rows.ids))
+    return Done(rows=len(rows.places))
 
 
 async def _skip(connection: AsyncConnection, rows: Rows) -> Done:
-    ended, uncertain = tuple((await run(connection, SKIP, *rows)).one())
+    lanes, ids = [lane for lane, _ in rows.places], [id_ for _, id_ in rows.places]
+    ended, uncertain = tuple((await run(connection, SKIP, rows.sink, lanes, ids)).one())
     if ended:
         await _tell_owners(connection, rows.sink)
-    return Done(len(rows.ids), uncertain=uncertain)
+    return Done(len(ids), uncertain=uncertain)
 
 
 async def _tell_owners(connection: AsyncConnection, sink: str) -> None:

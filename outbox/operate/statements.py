@@ -7,7 +7,8 @@ from outbox.schema.notes import note_gaps
 
 SKIP = f"""
     WITH gone AS (
-        DELETE FROM {{schema}}outbox_queue q WHERE q.sink = $1 AND q.lane = $2 AND q.id = ANY ($3::bigint[])
+        DELETE FROM {{schema}}outbox_queue q USING unnest($2::smallint[], $3::bigint[]) AS place (lane, id)
+        WHERE q.sink = $1 AND q.lane = place.lane AND q.id = place.id
         RETURNING q.sink, q.id, q.attempts, q.blocks, q.uncertain
     ), receipts AS (
         INSERT INTO {{schema}}outbox_receipts (id, outcome, attempts)
@@ -17,6 +18,17 @@ SKIP = f"""
     )
     SELECT coalesce(bool_or(blocks), false), count(*) FILTER (WHERE uncertain) FROM gone
 """
+
+NEWEST_ID = "SELECT coalesce(max(id), 0) FROM {schema}outbox"
+
+NEXT_ID = """
+    SELECT min(first.id) FROM generate_series(0, $3::integer - 1) AS every (lane)
+    CROSS JOIN LATERAL (
+        SELECT q.id FROM {schema}outbox_queue q
+        WHERE q.sink = $1 AND q.lane = every.lane AND q.id > $2::bigint ORDER BY q.id LIMIT 1
+    ) AS first
+"""
+"""The lowest id of a sink in the queue after another."""
 
 LOCK = "LOCK TABLE {schema}outbox_amiss IN SHARE ROW EXCLUSIVE MODE"
 

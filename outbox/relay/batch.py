@@ -64,6 +64,15 @@ class Request:
         """How many deliveries that waited for their time each walk may bring: a fair share."""
         return max(1, self.rows // max(1, len(self.walks)))
 
+    @property
+    def stops(self) -> int:
+        """How many rows that are no deliveries may come beside as many as are asked for.
+
+        Where lines walk beside others, what all of them walked past would fill a batch. Where all is one
+        line, a stop costs a batch one delivery, which is less than to look for it behind a full batch.
+        """
+        return 2 * len(self.walks) if any(walk.line is not None for walk in self.walks) else 0
+
     def values(self, sink: str) -> tuple[Any, ...]:
         """Returns the parameters of the statement `FETCH`."""
         return (
@@ -81,6 +90,7 @@ class Request:
             [walk.due[0] for walk in self.walks],
             [walk.due[1] for walk in self.walks],
             max(_LEAST_DUE_ROWS, _DUE_ROWS // max(1, len(self.walks))),
+            self.stops,
         )
 
 
@@ -122,7 +132,11 @@ def fetched(records: Sequence[Any], request: Request) -> Fetched:
                 batch.due_stops[walk] = due, here[-1][0]
             if branch < STOP:
                 _add(batch, batch.in_line if branch == IN_LINE else batch.deferred, walk, here)
-    batch.cut = len(records) >= request.rows or batch.size >= request.budget
+    batch.cut = (
+        len(batch.deliveries) >= request.rows
+        or len(records) >= request.rows + request.stops
+        or batch.size >= request.budget
+    )
     return batch
 
 

@@ -128,3 +128,9 @@ EXPIRE = f"""{_FENCE}, gone AS (
     SELECT id FROM gone
 """
 """Give up what is too late, where the lane is still ours; answers the ids it gave up."""
+
+WITHOUT_NOTE = {
+    FAIL: FAIL.replace(note_gaps("lost"), "SELECT"),
+    EXPIRE: EXPIRE.replace(note_gaps("gone"), "SELECT"),
+}
+"""The same by who may write no notes."""

@@ -153,7 +153,9 @@ def _fetch(flaw: str, columns: Mapping[str, str]) -> str:
                cut.number - 1, cut.branch,
                CASE WHEN cut.place = $14 THEN cut.due_at::text END
         FROM (
-            SELECT *, sum(weight) OVER (ROWS UNBOUNDED PRECEDING) - weight AS before FROM (
+            SELECT *, sum(weight) OVER up_to_here - weight AS before,
+                   count(*) FILTER (WHERE branch < {STOP}) OVER up_to_here AS so_far
+            FROM (
                 SELECT due.*, walk.number, CASE WHEN due.branch < {STOP} THEN due.bytes ELSE 0 END AS weight
                 FROM unnest($2::smallint[], $3::text[], $4::bigint[], $5::integer[],
                             $12::text[]::timestamptz[], $13::bigint[])
@@ -191,14 +193,15 @@ def _fetch(flaw: str, columns: Mapping[str, str]) -> str:
                      WHERE q.sink = $1 AND q.lane = walk.lane AND q.id > walk.floor
                      ORDER BY q.id OFFSET $10 - 1 LIMIT 1)
                 ) AS due
-                LIMIT $6
+                LIMIT $6::bigint + $15::bigint
             ) AS within  -- Above the limit: a window reads on by a row, and that may be a stop.
+            WINDOW up_to_here AS (ROWS UNBOUNDED PRECEDING)
         ) AS cut
         LEFT JOIN LATERAL (
             SELECT o.*, {flaw} AS flaw FROM {{schema}}outbox o
             WHERE o.id = cut.id AND cut.branch < {STOP} OFFSET 0
         ) AS written ON true
-        WHERE cut.before < $7
+        WHERE cut.before < $7 AND cut.so_far <= $6::bigint
     ) AS delivery ON true
 """
 

@@ -18,8 +18,9 @@ import asyncpg
 from outbox.database import Session, dial
 from outbox.errors import describe
 from outbox.message import Delivery, Sent
+from outbox.observe import emit
 from outbox.relay.batch import Fetched, Request, Walk, fetched, unreadable
-from outbox.relay.settlement import DELIVER, DELIVER_AGAIN, EXPIRE, FAIL, MARK_UNCERTAIN
+from outbox.relay.settlement import DELIVER, DELIVER_AGAIN, EXPIRE, FAIL, MARK_UNCERTAIN, WITHOUT_NOTE
 from outbox.relay.statements import FETCH, HISTORY, LOOK_BACK, OUTLINE
 from outbox.relay.verdict import Failure
 from outbox.schema import in_schema
@@ -189,7 +190,7 @@ class Store:
 
     async def fail(self, positions: Sequence[Position], failures: Sequence[Failure]) -> set[int]:
         """Records failures; returns the ids recorded, without those whose lane is no longer ours."""
-        records = await self.run(
+        records = await self._run_noting(
             FAIL,
             *self._fence(positions),
             [f.delivery.lane for f in failures],
@@ -215,7 +216,7 @@ class Store:
 
     async def expire(self, positions: Sequence[Position], deliveries: Sequence[Delivery]) -> set[int]:
         """Gives deliveries up as too late; returns the ids, without those whose lane is no longer ours."""
-        records = await self.run(
+        records = await self._run_noting(
             EXPIRE,
             *self._fence(positions),
             [d.lane for d in deliveries],
@@ -223,6 +224,14 @@ class Store:
             *self._same(deliveries),
         )
         return {record[0] for record in records}
+
+    async def _run_noting(self, statement: str, *values: Any) -> list[Any]:
+        """Runs a statement that leaves notes; without them where the grants are older than notes are."""
+        try:
+            return await self.run(statement, *values)
+        except asyncpg.InsufficientPrivilegeError as error:
+            emit("notes.forbidden", reason=describe(error))
+            return await self.run(WITHOUT_NOTE[statement], *values)
 
     def _storable(self, reason: str) -> str:
         """Returns a reason in characters that the database has, whatever a sink or a row put into it."""

@@ -14,7 +14,7 @@ from outbox.schema.grants import grants
 from outbox.schema.notes import NOTE, note_gaps
 from outbox.testing import Fault, Gate
 from tests.relay.by_hand import ByHand, Plan, delivered
-from tests.relay.traffic import SINK, settings_of, skip, write
+from tests.relay.traffic import SINK, settings_of, skip, state, write
 from tests.support import sql
 
 TEXT = '{"event":"resync_required"}'
@@ -150,6 +150,28 @@ async def test_relay_and_operator_may_write_notes_with_their_own_rights_alone(
             ids = await write(connection, ["k"], destination="skipped")
             await skip({**environment, "OUTBOX_DATABASE_URL": operator_url}, *ids)
         assert [note["destination"] for note in await notes(connection)] == ["late", "skipped"]
+
+
+async def test_a_relay_whose_grants_are_older_than_notes_records_what_it_gives_up_all_the_same(
+    environment: dict[str, str],
+    database: str,
+    connection: asyncpg.Connection,
+    gate: Gate,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with sql.role(database) as (relay, url):
+        for statement in grants("relay", relay):
+            await connection.execute(statement)
+        await connection.execute(f"REVOKE INSERT ON outbox FROM {relay}")
+        async with ByHand.made({**environment, "OUTBOX_DATABASE_URL": url}) as made:
+            await made.beat()
+            await write(connection, ["k"], available_in=-9, expires_in=-5)
+            bad, _ = await write(connection, ["bad", "good"])
+            gate.set(Fault(kind="permanent", id=bad))
+            await delivered(made, connection, but=1)
+    assert (await state(connection, bad))["state"] == "parked"
+    assert await notes(connection) == []
+    assert caplog.text.count("notes.forbidden") == 1
 
 
 @pytest.mark.usefixtures("by_hand")
