@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from threading import Timer
 from types import FrameType
 from typing import TypeVar
 
@@ -16,6 +18,7 @@ from outbox.logs import LogSettings, configure_logging
 S = TypeVar("S", bound=LogSettings)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_LINGER_SECONDS = 1.0
 
 
 def serve(service: Callable[[S], AbstractAsyncContextManager[object]], settings: S) -> None:
@@ -34,6 +37,17 @@ async def _serve(service: Callable[[S], AbstractAsyncContextManager[object]], se
     stop_on_signal(stop)
     async with service(settings):
         await asked.wait()
+    linger_no_longer()
+
+
+def linger_no_longer() -> None:
+    """Ends the process within a second, when all is done in good order and only threads are left.
+
+    Python waits for each of them, and one may wait for a name server that is silent for half a minute.
+    """
+    end = Timer(_LINGER_SECONDS, os._exit, (0,))
+    end.daemon = True
+    end.start()
 
 
 def stop_on_signal(stop: Callable[[str], None]) -> None:

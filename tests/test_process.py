@@ -38,6 +38,20 @@ async def service(settings):
 
 serve(service, Settings())
 """
+WAITING = """
+import asyncio, time
+from contextlib import asynccontextmanager
+from outbox.process import serve
+from outbox.settings import Settings
+
+@asynccontextmanager
+async def service(settings):
+    asyncio.get_running_loop().run_in_executor(None, time.sleep, 3_600)
+    print("started", flush=True)
+    yield
+
+serve(service, Settings())
+"""
 
 
 @asynccontextmanager
@@ -83,3 +97,11 @@ async def test_a_signal_while_a_service_starts_ends_it_once_it_has_started() -> 
         process.stdin.write(b"\n")
         assert [await line(process.stdout) for _ in range(2)] == ["started", "ended"]
         assert await process.wait() == 0
+
+
+async def test_a_thread_that_waits_does_not_hold_the_end() -> None:
+    async with running(WAITING) as process:
+        assert await line(process.stdout) == "started"
+        process.terminate()
+        async with asyncio.timeout(20):
+            assert await process.wait() == 0

@@ -14,7 +14,7 @@ from outbox.cli.output import settings_of_process
 from outbox.distribution import install
 from outbox.errors import OperatorError, SettingsError
 from outbox.observe import emit
-from outbox.process import stop_on_signal
+from outbox.process import linger_no_longer, stop_on_signal
 from outbox.relay import Relay
 from outbox.settings import Settings
 
@@ -73,6 +73,7 @@ async def _run(settings: Settings) -> None:
         else:
             await stack.enter_async_context(serving(relay, settings))
         await relay.run()
+    linger_no_longer()
 
 
 def _end_in_time(settings: Settings) -> None:

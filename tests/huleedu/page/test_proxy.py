@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +45,17 @@ async def test_a_token_of_the_identity_service_is_good_for_its_users_batches(
     # A secret that anybody may know, since no key is one.
     async with client(page, token()) as http:
         assert (await http.get("/v1/batches/batch-1/status")).status_code == 401
+
+
+@pytest.mark.parametrize(("claim", "seconds"), [("exp", -5), ("iat", 5), ("nbf", 5)])
+async def test_clocks_may_differ_as_they_may_for_the_gateway(
+    start_page: StartPage, ras: Ras, claim: str, seconds: int
+) -> None:
+    page = await start_page(ras_url=f"http://127.0.0.1:{ras.port}")
+    for difference, status in ((seconds, 200), (20 * seconds, 401)):
+        changed: dict[str, Any] = {claim: int(time.time()) + difference}
+        async with client(page, token(**changed)) as http:
+            assert (await http.get("/v1/batches/batch-1/status")).status_code == status
 
 
 async def test_without_the_switch_there_is_no_login_and_no_page(
