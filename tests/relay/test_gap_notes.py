@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import asyncpg
 import pytest
 
 from outbox import operate
+from outbox.relay import Relay
 from outbox.schema import in_schema
 from outbox.schema.grants import grants
 from outbox.schema.notes import NOTE, note_gaps
 from outbox.testing import Fault, Gate
 from tests.relay.by_hand import ByHand, Plan, delivered
-from tests.relay.traffic import SINK, settings_of, skip, state, write
+from tests.relay.test_crashes import SHORT_LEASE
+from tests.relay.traffic import SINK, arrived, settings_of, skip, state, write
 from tests.support import sql
+from tests.support.relay_process import RelayProcess
 
 TEXT = '{"event":"resync_required"}'
 NOTING = {f"OUTBOX_{SINK.upper()}_GAP_NOTE": TEXT, "OUTBOX_MAX_RETRIES": "1"}
@@ -63,6 +66,30 @@ async def test_what_is_parked_is_noted_past_its_own_held_key(
         (note,) = await notes(connection)
         await relay.work()
         assert gate.arrived == [note["id"]]
+
+
+@pytest.mark.parametrize("outcome", ["expired", "parked"])
+async def test_a_note_is_sent_by_another_relay_where_the_one_that_wrote_it_was_killed(
+    environment: dict[str, str],
+    connection: asyncpg.Connection,
+    gate: Gate,
+    relay_process: Callable[..., Awaitable[RelayProcess]],
+    outcome: str,
+) -> None:
+    environment |= SHORT_LEASE
+    gate.set(Fault(kind="permanent", key="k"))
+    late: dict[str, Any] = {"available_in": -9, "expires_in": -5} if outcome == "expired" else {}
+    await write(connection, ["k"], destination="lost", **late)
+    # That is told right after the statement that wrote the note, too.
+    victim = await relay_process(environment, kill_at=f"delivery.{outcome}")
+    assert await victim.exited() == -9
+    (note,) = await notes(connection)
+    assert (note["destination"], note["outcome"], gate.arrived) == ("lost", None, [])
+    gate.set()
+    async with Relay(settings_of(environment)):
+        await arrived(gate, 1)
+    assert gate.arrived == [note["id"]]
+    assert len(await notes(connection)) == 1
 
 
 async def test_what_a_person_skips_is_noted(
