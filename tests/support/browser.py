@@ -48,6 +48,10 @@ class Browser:
         """Go there."""
         await asyncio.to_thread(self._driver.get, url)
 
+    async def back(self) -> None:
+        """Go back to the page before."""
+        await asyncio.to_thread(self._driver.back)
+
     async def script(self, body: str, *arguments: Any) -> Any:
         """Run JavaScript in the page; what it returns."""
         return await asyncio.to_thread(self._driver.execute_script, body, *arguments)

@@ -98,9 +98,11 @@ async def open_page() -> AsyncIterator[OpenPage]:
         await pages.close()
 
 
-async def assign(redis: Redis, number: int, *, user: str = "alice", batch: str = "batch") -> None:
+async def assign(
+    redis: Redis, number: int, *, user: str = "alice", batch: str = "batch", message_id: str | None = None
+) -> None:
     """Tell a user of an assigned slot, as the outbox's Redis sink does."""
-    message_id = str(new_id())
+    message_id = message_id or str(new_id())
     data = {"batch_id": batch, "essay_id": f"essay-{number}", "file_upload_id": f"upload-{number}"}
     message = {
         "event": "essay_slot_assigned",

@@ -140,3 +140,28 @@ async def test_a_page_that_freezes_leaves_its_socket_and_comes_back(window: Wind
     await assign(redis, 2)
     await window.browser.stands_still(still=False)
     await window.shows((1, True), (2, False))
+
+
+async def test_a_page_that_comes_back_from_the_back_forward_cache_learns_what_it_missed(
+    window: Window, redis: Redis
+) -> None:
+    await window.connect()
+    await assign(redis, 1)
+    await window.shows((1, True))
+    await window.browser.script(
+        "addEventListener('pageshow', (event) => { globalThis.kept = event.persisted; });"
+        "location.assign('/elsewhere');"
+    )
+
+    async def left() -> bool:
+        return await subscribers(redis, "alice") == 0
+
+    await until(left)
+    await assign(redis, 2)
+    await window.browser.back()
+    # A page that was loaded anew would not know this.
+    assert await window.browser.script("return globalThis.kept") is True
+    await window.shows((1, True), (2, False))
+    await window.comes_to("open")
+    await assign(redis, 3)
+    await window.shows((1, True), (2, False), (3, True))

@@ -1,6 +1,7 @@
 """Faults at random, by seed: every assigned slot is shown within 60 s of the end of the fault, none twice.
 
-Pages have the waits of real pages, and all scenarios run at once. `SCENARIOS=200` asks for so many seeds.
+Pages have the waits of real pages, and all scenarios run at once: those of odd seeds on a Redis with
+Sentinels, which is failed over. `SCENARIOS=200` asks for so many seeds.
 """
 
 from __future__ import annotations
@@ -10,21 +11,26 @@ import contextlib
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
+from outbox import new_id
 from outbox.devstack.server import free_port
 from outbox.huleedu.gateway import Gateway
+from outbox.redis_server import RedisServer
 from tests.huleedu.client.conftest import Page, Pages, assign, note
 from tests.support.gateway import settings, token, until
 from tests.support.network import Network, network
 from tests.support.page_server import PageServer, page_server
+from tests.support.sentinel import Watched, watched
 
 pytestmark = pytest.mark.slow
 
@@ -83,12 +89,26 @@ class Scenario:
                     # The relay's note for what expired: it comes once Redis is reached again.
                     tasks.create_task(self._note())
                 else:
-                    await assign(self.redis, number, user=self.user, batch=self.user)
+                    await self._publish(number)
                 tasks.create_task(self._learn(number, self.lag))
+
+    async def _publish(self, number: int) -> None:
+        name = str(new_id())
+        await self.persist(
+            lambda: assign(self.redis, number, user=self.user, batch=self.user, message_id=name)
+        )
 
     async def _note(self) -> None:
         await until(lambda: not self.holes, deadline=FAULTS_LAST)
-        await note(self.redis, self.user)
+        await self.persist(lambda: note(self.redis, self.user))
+
+    async def persist(self, ask: Callable[[], Awaitable[Any]]) -> None:
+        """Ask Redis for this until it is done, as a relay does."""
+        while True:
+            with contextlib.suppress(RedisError, OSError):
+                await ask()
+                return
+            await asyncio.sleep(0.1)
 
     async def _learn(self, number: int, lag: float) -> None:
         await asyncio.sleep(lag)
@@ -185,7 +205,7 @@ async def _holes(scenario: Scenario, _: Pages) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _lose_the_log(scenario: Scenario, _: Pages) -> AsyncIterator[None]:
     scenario.gateways.cut()
-    await scenario.redis.delete(f"ws:{scenario.user}:log")
+    await scenario.persist(lambda: scenario.redis.delete(f"ws:{scenario.user}:log"))
     yield
 
 
@@ -220,27 +240,45 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-async def _start(stack: AsyncExitStack, seed: int, port: int, redis: Redis) -> Scenario:
+async def _start(stack: AsyncExitStack, seed: int, serving: Serving) -> Scenario:
     server = await stack.enter_async_context(page_server())
-    gateways = await stack.enter_async_context(network(port))
+    gateways = await stack.enter_async_context(network(serving.port))
     servers = await stack.enter_async_context(network(server.port))
     server.essays[f"user-{seed}"] = []
-    return Scenario(seed, redis, gateways, servers, server)
+    return Scenario(seed, serving.redis, gateways, servers, server)
+
+
+@dataclass
+class Serving:
+    """A gateway, and the Redis that it serves from."""
+
+    redis: Redis
+    port: int
+    url: str
+
+    async def run(self, restart: asyncio.Event) -> None:
+        """Be there, as another one when it is time."""
+        for ending in (restart, asyncio.Event()):
+            async with Gateway(settings(redis_url=SecretStr(self.url), port=self.port)):
+                await ending.wait()
 
 
 @asynccontextmanager
-async def _serving(redis_url: str, port: int, restart: asyncio.Event) -> AsyncIterator[None]:
-    """There is a gateway, and another when it is time."""
+async def _serving(redis_url: str, restart: asyncio.Event) -> AsyncIterator[Serving]:
+    server = RedisServer.of(redis_url, socket_timeout=1.0, socket_connect_timeout=1.0)
+    async with Redis.from_pool(server.pool()) as redis:
+        serving = Serving(redis, free_port(), redis_url)
+        running = asyncio.create_task(serving.run(restart))
+        yield serving
+        running.cancel()
+        await asyncio.wait([running])
 
-    async def serve() -> None:
-        for ending in (restart, asyncio.Event()):
-            async with Gateway(settings(redis_url=redis_url, port=port)):
-                await ending.wait()
 
-    serving = asyncio.create_task(serve())
-    yield
-    serving.cancel()
-    await asyncio.wait([serving])
+async def _fail_over(sentinels: Watched) -> None:
+    """Kill the master at a random time; returns when another one leads."""
+    await asyncio.sleep(random.Random(len(SEEDS)).uniform(0, FAULTS_LAST - 5))  # noqa: S311
+    await sentinels.first.kill()
+    await sentinels.until_second_leads()
 
 
 def _missing(page: Page) -> set[str]:
@@ -248,12 +286,15 @@ def _missing(page: Page) -> set[str]:
 
 
 async def test_every_slot_is_shown_within_a_minute_of_the_end_of_the_fault_and_none_twice(
-    redis_url: str, redis: Redis
+    redis_url: str,
 ) -> None:
-    port, restart = free_port(), asyncio.Event()
+    restart = asyncio.Event()
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(_serving(redis_url, port, restart))
-        scenarios = [await _start(stack, seed, port, redis) for seed in SEEDS]
+        sentinels = await stack.enter_async_context(watched())
+        serving = [
+            await stack.enter_async_context(_serving(url, restart)) for url in (redis_url, sentinels.url)
+        ]
+        scenarios = [await _start(stack, seed, serving[seed % 2]) for seed in SEEDS]
         pages = await Pages.open({scenario.user: scenario.options for scenario in scenarios})
         stack.push_async_callback(pages.close)
         each = pages.pages.values()
@@ -261,6 +302,7 @@ async def test_every_slot_is_shown_within_a_minute_of_the_end_of_the_fault_and_n
         await until(lambda: all(page.state == "open" and page.all("batch") for page in each), deadline=30)
         asyncio.get_running_loop().call_later(FAULTS_LAST / 2, restart.set)
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_fail_over(sentinels))
             for scenario in scenarios:
                 tasks.create_task(scenario.suffer(pages))
                 tasks.create_task(scenario.assign())
