@@ -40,6 +40,7 @@ AT_ONCE = 200
 JITTER_SECONDS = 5.0
 """Pages wait for a random part of this before they connect again, as the shipped client does."""
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.5, 30.0
+HANDSHAKE_SECONDS = 10.0
 """The shipped client's, too."""
 PATIENCE_SECONDS = 120.0
 
@@ -58,7 +59,7 @@ class Page(asyncio.Protocol):
         """What the gateway says by itself."""
         self._token = token
         self._buffer = b""
-        self._transport: asyncio.Transport
+        self._transport: asyncio.Transport | None = None
         self._opened: asyncio.Future[None]
         self._resumed: asyncio.Future[None] | None = None
         self._open = False
@@ -78,7 +79,7 @@ class Page(asyncio.Protocol):
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
             f"Authorization: Bearer {self._token}",
         )
-        self._transport.write("\r\n".join((*lines, "", "")).encode())
+        self._write("\r\n".join((*lines, "", "")).encode())
         await self._opened
 
     async def resume(self, port: int) -> None:
@@ -86,6 +87,15 @@ class Page(asyncio.Protocol):
         self._resumed = asyncio.get_running_loop().create_future()
         await self.connect(port)
         await self._resumed
+
+    def leave(self) -> None:
+        """Give the socket up."""
+        if self._transport:
+            self._transport.abort()
+
+    def _write(self, data: bytes) -> None:
+        assert self._transport
+        self._transport.write(data)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -104,7 +114,7 @@ class Page(asyncio.Protocol):
             if not end:
                 return
             if not head.startswith(b"HTTP/1.1 101"):
-                self._transport.abort()
+                self.leave()
                 return
             self._open, self._buffer = True, rest
             self._opened.set_result(None)
@@ -125,9 +135,9 @@ class Page(asyncio.Protocol):
 
     def _take(self, opcode: int, body: bytes) -> None:
         if opcode == 9:
-            self._transport.write(bytes((0x8A, 0x80 | len(body), 0, 0, 0, 0)) + body)
+            self._write(bytes((0x8A, 0x80 | len(body), 0, 0, 0, 0)) + body)
         elif opcode == 8:
-            self._transport.abort()
+            self.leave()
         elif opcode == 1:
             now, message = monotonic(), json.loads(body)
             if "sent" in message:
@@ -179,6 +189,8 @@ def gateway_process(redis_url: str, secret: str, sockets: int) -> Child:
         "GATEWAY_LOG_FORMAT": "json",
         "GATEWAY_LOG_LEVEL": "info",
         "GATEWAY_DRAIN_SECONDS": "0",
+        # As behind a load balancer: else all pages have one address, and a limit together.
+        "GATEWAY_TRUSTED_PROXIES": HOST,
     }
     return Child(
         "gateway", ["huleedu", "gateway"], environment, ready="redis.subscribed", hear=lambda *_: None
@@ -277,8 +289,10 @@ async def come_back(page: Page, port: int) -> None:
     while True:
         await asyncio.sleep(random.uniform(0.0, longest))  # noqa: S311
         try:
-            await page.resume(port)
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                await page.resume(port)
         except OSError:
+            page.leave()
             failures += 1
             longest = min(FIRST_RETRY_SECONDS * 2**failures, LONGEST_RETRY_SECONDS)
         else:
