@@ -41,11 +41,8 @@ class RecentMessages:
         Raises RedisError, OSError or TimeoutError while Redis cannot be reached, LookupError or ValueError
         where something else stands in the log.
         """
-        async with self._reads.turn() as redis:
-            pipe = redis.pipeline(transaction=False)
-            pipe.get(HISTORY)
-            pipe.xrange(stream_of(channel_of(user)))
-            noted, entries = await pipe.execute()
+        log = ("XRANGE", stream_of(channel_of(user)), "-", "+")
+        noted, entries = await self._reads.ask(("GET", HISTORY), log)
         history = History.read(noted)
         # Another server than the probe's may answer, which was the master once.
         if history is None or history.replication != self._probe.replication:

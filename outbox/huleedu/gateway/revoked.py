@@ -27,8 +27,7 @@ class Revocations:
         return identity.issued_at < await self._before(identity.user)
 
     async def _before(self, user: str) -> float:
-        async with self._reads.turn() as redis:
-            noted = await redis.get(f"{PREFIX}{user}")
+        (noted,) = await self._reads.ask(("GET", f"{PREFIX}{user}"))
         try:
             return float("-inf") if noted is None else float(noted)
         except ValueError:

@@ -36,7 +36,7 @@ from outbox.web.probes import ProbeAnswer, livez, metrics_of, readyz
 
 _BACKLOG = 128
 """So many connections may be taken before the first of them is looked at."""
-_FAREWELL_SECONDS = 3.0
+_FAREWELL_SECONDS = 2.0
 _log = structlog.get_logger(__name__)
 
 _library_log = logging.getLogger("outbox.huleedu.gateway.websockets")
@@ -89,6 +89,7 @@ class Gateway:
             self._work.create_task(self._hub.subscriptions.run()),
             self._work.create_task(self._tokens.keys.run()),
             self._work.create_task(self._door.run()),
+            self._work.create_task(self._door.reads.run()),
         ]
         _log.info("service.started", host=settings.host, port=self.port)
         return self

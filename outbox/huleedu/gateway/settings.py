@@ -84,7 +84,7 @@ class GatewaySettings(TokenSettings):
     close_timeout_seconds: Seconds = 5.0
     """How long a client may take to answer a close, and a slow one to read what waits before it."""
     drain_seconds: Delay = 5.0
-    """After SIGTERM sockets are closed with 1001 at random times within this long; what is still there three
+    """After SIGTERM sockets are closed with 1001 at random times within this long; what is still there two
     seconds later is cut off."""
 
     @field_validator("redis_url")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import structlog
@@ -68,7 +69,9 @@ class Subscriptions:
         # Silence is normal on this connection; the fences notice when it is not.
         self._pool: ConnectionPool = server.pool(client_name="websocket-gateway", socket_timeout=None)
         self._commands: asyncio.Queue[tuple[str, ...]] | None = None
-        self._fences: dict[bytes, asyncio.Future[None]] = {}
+        self._fences: dict[int, asyncio.Future[None]] = {}
+        """Who waits at a fence, by its number; those of lower numbers are passed before."""
+        self._probes: dict[bytes, asyncio.Future[None]] = {}
         self._numbers = itertools.count()
         self._throttle = Throttle()
 
@@ -89,33 +92,27 @@ class Subscriptions:
         """
         if self._commands is None:
             raise Unreachable
-        number = str(next(self._numbers))
-        passed = self._expect(number)
-        self._ask("PING", number)
-        await self._until(passed)
-
-    async def _prove(self) -> None:
-        """Waits for what this process publishes to itself. Raises as `fence` and `Probe.publish` do."""
-        number = f"probe {next(self._numbers)}"
-        passed = self._expect(number)
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self.probe.publish(number)
-                await passed
-        finally:
-            self._fences.pop(number.encode(), None)
-
-    def _expect(self, number: str) -> asyncio.Future[None]:
-        passed = self._fences[number.encode()] = asyncio.get_running_loop().create_future()
-        return passed
-
-    async def _until(self, passed: asyncio.Future[None]) -> None:
+        number = next(self._numbers)
+        passed = self._fences[number] = asyncio.get_running_loop().create_future()
+        self._ask("PING", str(number))
         async with asyncio.timeout(self._timeout):
             await passed
 
-    def _passed(self, number: bytes) -> None:
-        if (passed := self._fences.pop(number, None)) and not passed.done():
-            passed.set_result(None)
+    async def _prove(self) -> None:
+        """Waits for what this process publishes to itself. Raises as `fence` and `Probe.publish` do."""
+        text = f"probe {next(self._numbers)}"
+        passed = self._probes[text.encode()] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self.probe.publish(text)
+                await passed
+        finally:
+            del self._probes[text.encode()]
+
+    def _pass_fences(self, last: int) -> None:
+        """Takes note that this fence is passed, and with it all before, which were not sent perhaps."""
+        for number in list(itertools.takewhile(lambda each: each <= last, self._fences)):
+            _pass(self._fences.pop(number))
 
     async def run(self) -> None:
         """Keeps the connection to Redis, for ever."""
@@ -150,7 +147,7 @@ class Subscriptions:
                 tasks.create_task(self._watch())
         finally:
             self._commands = self.probe.replication = None
-            for passed in self._fences.values():
+            for passed in (*self._fences.values(), *self._probes.values()):
                 if not passed.done():
                     passed.set_exception(Unreachable())
             self._fences.clear()
@@ -158,13 +155,16 @@ class Subscriptions:
 
     async def _write(self, connection: AbstractConnection, commands: asyncio.Queue[tuple[str, ...]]) -> None:
         while True:
-            await connection.send_command(*await commands.get())
+            asked = [await commands.get()]
+            while not commands.empty():
+                asked.append(commands.get_nowait())
+            await connection.send_packed_command(connection.pack_commands(_once_fenced(asked)))
 
     async def _read(self, connection: AbstractConnection) -> None:
         while True:
             match await connection.read_response():
                 case [b"message", channel, data] if channel == self.probe.channel.encode():
-                    self._passed(data)
+                    _pass(self._probes.get(data))
                 case [b"message", channel, data]:
                     self._hearer.hear(channel.decode(), data)
                     # Let the sockets write: a burst must not make all of them look slow.
@@ -172,8 +172,8 @@ class Subscriptions:
                 case [b"pmessage", _, channel, _]:
                     self._hearer.hear_of_revocation(channel.decode(errors="replace").removeprefix(REVOKED))
                 # Before anything is subscribed, Redis answers a PING with its bare argument.
-                case [b"pong", number] | (bytes() as number):
-                    self._passed(number)
+                case [b"pong", number] | (bytes() as number) if number.isdigit():
+                    self._pass_fences(int(number))
 
     async def _watch(self) -> None:
         while True:
@@ -188,3 +188,20 @@ class Subscriptions:
     def _ask(self, *command: str) -> None:
         if self._commands is not None:
             self._commands.put_nowait(command)
+
+
+def _pass(passed: asyncio.Future[None] | None) -> None:
+    if passed and not passed.done():
+        passed.set_result(None)
+
+
+def _once_fenced(asked: Sequence[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
+    """Gives what was asked, and of all fences the last one, behind it."""
+    fence = None
+    for command in asked:
+        if command[0] == "PING":
+            fence = command
+        else:
+            yield command
+    if fence:
+        yield fence

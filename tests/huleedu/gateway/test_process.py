@@ -22,6 +22,14 @@ from outbox.huleedu.gateway import GatewaySettings
 from tests.support.gateway import SECRET, as_browser, client, closing, token, until
 
 PROGRAM = "from outbox.huleedu.gateway import GatewaySettings, main; main(GatewaySettings.load())"
+SILENT_NAMES = """
+import socket, time
+look_up = socket.getaddrinfo
+socket.getaddrinfo = lambda host, *rest, **options: (
+    time.sleep(3_600) if str(host).endswith(".silent") else look_up(host, *rest, **options)
+)
+"""
+"""Whoever looks up a name there waits, as for a name server that is behind a blackhole."""
 
 
 class Process:
@@ -32,7 +40,7 @@ class Process:
         self.log = log
         self.process: asyncio.subprocess.Process
 
-    async def start(self, redis_url: str, **settings: str) -> None:
+    async def start(self, redis_url: str, *, before: str = "", **settings: str) -> None:
         environment = {
             "GATEWAY_PORT": str(self.port),
             "GATEWAY_REDIS_URL": redis_url,
@@ -42,7 +50,7 @@ class Process:
         }
         with self.log.open("wb") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", PROGRAM, env={**os.environ, **environment}, stderr=log
+                sys.executable, "-c", before + PROGRAM, env={**os.environ, **environment}, stderr=log
             )
         await until(lambda: '"redis.subscribed"' in self.log.read_text(), 20)
 
@@ -89,7 +97,7 @@ async def test_on_sigterm_sockets_are_closed_with_1001_spread_over_time(
 async def test_it_ends_within_ten_seconds_whatever_clients_and_redis_do(
     process: Process, own_redis: Valkey
 ) -> None:
-    await process.start(own_redis.url)
+    await process.start(own_redis.url, GATEWAY_DRAIN_SECONDS="3")
     async with AsyncExitStack() as stack:
         silent = await asyncio.open_connection("127.0.0.1", process.port)
         stack.callback(silent[1].close)
@@ -110,6 +118,23 @@ async def test_it_ends_within_ten_seconds_whatever_clients_and_redis_do(
         assert await process.stop() == 0
         assert time.monotonic() - began < 10
         own_redis.resume()
+
+
+async def test_it_ends_within_ten_seconds_though_the_name_of_the_issuer_cannot_be_looked_up(
+    process: Process, redis_url: str
+) -> None:
+    await process.start(
+        redis_url,
+        before=SILENT_NAMES,
+        GATEWAY_JWT_SECRET="",
+        GATEWAY_JWKS="http://keys.silent/jwks.json",
+        GATEWAY_DRAIN_SECONDS="0",
+    )
+    async with client(process.port, token()) as waits_for_keys:
+        assert (await closing(waits_for_keys, 20))[0] == 1013
+    began = time.monotonic()
+    assert await process.stop() == 0
+    assert time.monotonic() - began < 10
 
 
 async def test_the_clients_address_is_logged_behind_a_trusted_proxy_too(
