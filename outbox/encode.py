@@ -150,9 +150,16 @@ def _encode(payload: Any) -> tuple[bytes | None, str | None]:
         case bytes() | bytearray() | memoryview():
             return bytes(payload), None
         case str():
-            return _utf8("payload", payload), None
+            return _utf8(payload), None
         case _:
             return _json(payload), "application/json"
+
+
+def _utf8(payload: str) -> bytes:
+    try:
+        return payload.encode()
+    except UnicodeEncodeError:
+        raise MessageError(f"payload {_LONE}") from None
 
 
 def _json(payload: Any) -> bytes:
@@ -202,7 +209,8 @@ def _headers(given: Mapping[str, str], content_type: str | None) -> dict[str, st
 
 def _header(name: str, value: str) -> tuple[str, str]:
     name = _text("a header's name", name, HEADERS_BYTES)
-    value = _text(f"header {name!r}", value, HEADERS_BYTES, empty=True, shown=False)
+    if problem := _problem(value, HEADERS_BYTES, empty=True):
+        raise MessageError(f"header {name!r} {problem}")
     if name in RESERVED_HEADERS or name.startswith("ce_"):
         raise MessageError(
             f"header {name!r} is made by the sink; leave it out (content_type and occurred_at can be given)"
@@ -212,7 +220,7 @@ def _header(name: str, value: str) -> tuple[str, str]:
             f"header 'occurred_at' {_shown(value)} is no RFC 3339 time with an offset, "
             "such as 2025-07-24T10:30:00Z"
         )
-    return name, value
+    return name, str.__str__(value)
 
 
 def _check_times(message: Message) -> None:
@@ -242,30 +250,40 @@ def _message_id(given: UUID | None) -> str:
     return str(given)
 
 
-def _text(field: str, value: object, longest: int, *, empty: bool = False, shown: bool = True) -> str:
+def _text(field: str, value: object, longest: int, *, empty: bool = False) -> str:
     """Returns a text as a plain str, whatever it is to Python: a member of a StrEnum, say."""
-    name = f"{field} {_shown(value)}" if shown else field
-    if not isinstance(value, str):
-        raise MessageError(f"{name} is of type {type(value).__name__}; give a str")
-    if not value and not empty:
-        raise MessageError(f"{name} is empty; give one")
-    if "\0" in value:
-        raise MessageError(f"{name} has a NUL character, which PostgreSQL cannot store; take it out")
-    size = len(_utf8(name, value))
-    if size > longest:
-        raise MessageError(f"{name} has {size:,} bytes, and at most {longest:,} are allowed; shorten it")
+    if problem := _problem(value, longest, empty=empty):
+        raise MessageError(f"{field} {_shown(value)} {problem}")
     return str.__str__(value)
 
 
-def _utf8(name: str, value: str) -> bytes:
+def _problem(value: object, longest: int, *, empty: bool) -> str | None:
+    """Returns what is wrong with a text; None if nothing is."""
+    if not isinstance(value, str):
+        return f"is of type {type(value).__name__}; give a str"
+    if not value and not empty:
+        return "is empty; give one"
+    if "\0" in value:
+        return "has a NUL character, which PostgreSQL cannot store; take it out"
     try:
-        return value.encode()
+        size = _bytes(value)
     except UnicodeEncodeError:
-        raise MessageError(f"{name} has a lone surrogate, which UTF-8 cannot hold; take it out") from None
+        return _LONE
+    if size > longest:
+        return f"has {size:,} bytes, and at most {longest:,} are allowed; shorten it"
+    return None
+
+
+_LONE = "has a lone surrogate, which UTF-8 cannot hold; take it out"
+
+
+def _bytes(text: str) -> int:
+    """Returns how many bytes a text has in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _size(headers: Mapping[str, str]) -> int:
-    return sum(len(name.encode()) + len(value.encode()) for name, value in headers.items())
+    return sum(_bytes(name) + _bytes(value) for name, value in headers.items())
 
 
 def _is_moment(text: str) -> bool:

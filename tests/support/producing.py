@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aiokafka import AIOKafkaProducer
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
@@ -40,3 +42,24 @@ async def committed(bootstrap: str, group: str, topic: str, partitions: int = 1)
         return [part.offset for part in sorted(found, key=lambda part: part.partition)]
 
     return await asyncio.to_thread(ask)
+
+
+class _Odd(str):
+    """The name of a header, in no UTF-8: what other clients send without a question."""
+
+    __slots__ = ()
+
+    def encode(self, *_: object) -> bytes:
+        return b"\xff"
+
+
+async def produce_with_odd_header(bootstrap: str, topic: str, *values: Value, partition: int) -> None:
+    """Write records that have a header whose name is no UTF-8."""
+    async with AIOKafkaProducer(bootstrap_servers=bootstrap) as producer:
+        for value in values:
+            batch = producer.create_batch()
+            # That of C takes a plain str only.
+            batch._builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, -1, 100_000)
+            body = json.dumps(value).encode()
+            batch.append(key=None, value=body, timestamp=None, headers=[(_Odd("odd"), b"")])
+            await (await producer.send_batch(batch, topic, partition=partition))

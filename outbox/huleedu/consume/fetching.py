@@ -7,7 +7,6 @@ nothing is ever committed past it.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -18,6 +17,7 @@ from aiokafka.errors import IllegalStateError
 from outbox.huleedu.consume.holds import Holds
 from outbox.huleedu.consume.offsets import Offsets
 from outbox.huleedu.consume.pace import Pace
+from outbox.huleedu.consume.reader import Reader
 from outbox.huleedu.consume.receiver import Receiver
 
 _FETCH_SECONDS = 0.2
@@ -33,6 +33,7 @@ class Fetching(ConsumerRebalanceListener):  # type: ignore[misc]
         """Whether the group has given us our share, be it none."""
         self.offsets = Offsets(kafka)
         self._kafka = kafka
+        self._reader = Reader(kafka)
         self._receiver = receiver
         self._holds = holds
         self._turns = asyncio.Semaphore(at_once)
@@ -84,11 +85,8 @@ class Fetching(ConsumerRebalanceListener):  # type: ignore[misc]
             if partition in ours:
                 self._kafka.resume(partition)
         idle = [each for each in ours if each not in self._busy and not self._holds.waits(each)]
-        if idle or not ours:
-            # Without any it is asked too: that tells why there is none, such as a right that is missing.
-            fetching = self._kafka.getmany(*idle, timeout_ms=int(_FETCH_SECONDS * 1_000))
-        else:
-            fetching = _nothing()  # Without naming one, all would be fetched.
+        # Without any of ours it is asked too: that tells why there is none, such as a right that is missing.
+        fetching = self._reader.some(idle, _FETCH_SECONDS) if idle or not ours else _nothing()
         getting = asyncio.ensure_future(fetching)
         try:
             await asyncio.wait((getting, *awaited, *self._busy.values()), return_when=asyncio.FIRST_COMPLETED)
@@ -112,15 +110,15 @@ class Fetching(ConsumerRebalanceListener):  # type: ignore[misc]
 
         while records and not self._stopping.is_set() and partition in self._kafka.assignment():
             async with self._turns:
-                some, records = records[: self._pace.size], records[self._pace.size :]
-                began = time.monotonic()
+                size = self._pace.of(records)
+                some, records = records[:size], records[size:]
                 try:
-                    await self._receiver.receive(*some, done=done)
+                    seconds = await self._receiver.receive(*some, done=done)
                 except Exception as error:  # noqa: BLE001 (whatever it was, the partition waits for it)
                     self._pace.failed()
                     self._hold(partition, place, error)
                     return
-                self._pace.took(len(some), time.monotonic() - began)
+                self._pace.took(len(some), seconds)
 
     def _hold(self, partition: TopicPartition, place: int, error: Exception) -> None:
         self._holds.put(partition, place, error)

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from aiokafka import ConsumerRecord
-from sqlalchemy import ColumnElement, RowMapping, delete, func, select, text, update
+from sqlalchemy import ColumnElement, RowMapping, case, delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.huleedu.consume.incoming import text_of
@@ -170,9 +170,10 @@ async def remove(connection: AsyncConnection, number: int) -> None:
 
 
 async def park_again(connection: AsyncConnection, number: int, why: Refusal) -> None:
-    """Records why a record still cannot be used."""
+    """Records why a record still cannot be used; where nothing of it is here, the reason says why."""
+    reason = case((table.c.value.is_(None), table.c.reason), else_=text_of(why.reason))
     again = update(table).where(table.c.id == number)
-    await connection.execute(again.values(kind=why.kind, reason=text_of(why.reason), retry_at=None))
+    await connection.execute(again.values(kind=why.kind, reason=reason, retry_at=None))
 
 
 def _record(row: Any) -> ConsumerRecord:

@@ -23,6 +23,7 @@ from outbox import unseen
 from outbox.huleedu.consume import parked
 from outbox.huleedu.consume.incoming import Incoming, about
 from outbox.huleedu.consume.metrics import ConsumerMetrics
+from outbox.huleedu.consume.reader import Unreadable
 from outbox.huleedu.consume.refusal import Refusal, refusal, take_turns
 from outbox.huleedu.database import DATABASE_ERRORS
 from outbox.huleedu.errors import Unacceptable
@@ -93,12 +94,13 @@ class Receiver:
 
     async def receive(
         self, *records: ConsumerRecord, done: Callable[[ConsumerRecord], None] = lambda _: None
-    ) -> None:
+    ) -> float:
         """Applies records of one partition, drops what was applied before, parks what can never be.
 
-        Raises what a retry might heal. `done` is told the last record that is done with, again and again.
+        Returns how many seconds their transactions took. Raises what a retry might heal. `done` is told the
+        last record that is done with, again and again.
         """
-        await self._apply([self._read(record) for record in records], done)
+        return await self._apply([self._read(record) for record in records], done)
 
     async def retry(self, record: ConsumerRecord, also: Also) -> Refusal | None:
         """Applies a record that was parked, and does something else in that transaction.
@@ -117,7 +119,7 @@ class Receiver:
         self._tell([read], effects)
         return None
 
-    async def _apply(self, inputs: Sequence[_Input], done: Callable[[ConsumerRecord], None]) -> None:
+    async def _apply(self, inputs: Sequence[_Input], done: Callable[[ConsumerRecord], None]) -> float:
         began = time.monotonic()
         try:
             effects = await self._at_once(inputs)
@@ -125,16 +127,17 @@ class Receiver:
             refused = refusal(error)
             if len(inputs) > 1 and (refused or not isinstance(error, DATABASE_ERRORS)):
                 middle = len(inputs) // 2
-                await self._apply(inputs[:middle], done)
-                await self._apply(inputs[middle:], done)
-                return
+                first = await self._apply(inputs[:middle], done)
+                return first + await self._apply(inputs[middle:], done)
             if not refused:
                 raise
             inputs = [_Input(inputs[0].record, refused=refused)]
             effects = await self._at_once(inputs)
-        self._measure(inputs, effects, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        self._measure(inputs, effects, seconds)
         self._tell(inputs, effects)
         done(inputs[-1].record)
+        return seconds
 
     async def _at_once(self, inputs: Sequence[_Input], also: Also = _nothing) -> Sequence[Effect]:
         """Applies and parks in one transaction; tries again where only another one was in its way."""
@@ -168,6 +171,8 @@ class Receiver:
         ]
 
     def _read(self, record: ConsumerRecord) -> _Input:
+        if isinstance(record, Unreadable):
+            return _Input(record, refused=Refusal("unreadable", record.reason))
         try:
             if record.value is None:
                 raise Unacceptable("there is no value")  # noqa: TRY301 (told like whatever else is wrong)

@@ -37,7 +37,7 @@ from outbox.huleedu.events.fields import Id, Model
 from tests.support.huleedu import event
 from tests.support.kafka import Topics
 from tests.support.postgres import Cluster
-from tests.support.producing import committed, produce
+from tests.support.producing import committed, produce, produce_with_odd_header
 from tests.support.waiting import until
 
 
@@ -168,6 +168,37 @@ MALFORMED: Mapping[str, Any] = {
     "Invalid JSON: lone": b'{"event_id": "\\ud800"}',
     "Invalid JSON: recursion": b"[" * 100_000,
 }
+
+
+async def test_a_header_whose_name_is_no_utf8_parks_its_record_alone(
+    consuming: Consuming, kafka: Topics
+) -> None:
+    topic = await kafka.create(partitions=3)
+    for start in (0, 30):
+        for partition in range(3):
+            some = [thing(topic, f"{partition}-{number}") for number in range(start, start + 30)]
+            await produce(kafka.bootstrap, topic, *some, partition=partition)
+            if partition:
+                odd = [thing(topic, "odd"), thing(topic, "odd")]
+                await produce_with_odd_header(kafka.bootstrap, topic, *odd, partition=partition)
+    async with consuming(topic) as rig:
+        # A backlog, in which they are fetched with others; then what comes while it consumes.
+        for new in ("", "later"):
+            if new:
+                await produce_with_odd_header(kafka.bootstrap, topic, thing(topic, "odd"), partition=0)
+                await produce(kafka.bootstrap, topic, thing(topic, new), partition=0)
+            await until(lambda new=new: _holds(lambda: rig.count(topic, "applied") == 180 + bool(new)))
+            await until(lambda new=new: _holds(lambda: rig.count(topic, "parked") == 8 + bool(new)))
+        everything = [f"{partition}-{number}" for partition in range(3) for number in range(60)]
+        assert sorted(await rig.applied()) == sorted([*everything, "later"])
+        group = rig.settings.kafka_group
+    found = await rig.column(
+        "SELECT partition || '/' || partition_offset FROM huleedu_parked_input"
+        " WHERE reason LIKE 'a header%no UTF-8%' ORDER BY partition, partition_offset"
+    )
+    in_backlog = [f"{partition}/{offset}" for partition in (1, 2) for offset in (30, 31, 62, 63)]
+    assert found == ["0/60", *in_backlog]
+    assert await committed(kafka.bootstrap, group, topic, 3) == [62, 64, 64]
 
 
 async def test_what_can_never_be_applied_is_parked_with_the_reason(

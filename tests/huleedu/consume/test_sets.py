@@ -142,6 +142,20 @@ async def test_sets_with_the_same_events_in_another_order_never_wait_for_each_ot
     assert await column(ras.engine, "SELECT count(*) FROM ras_slots") == [500]
 
 
+def test_a_busy_machine_makes_no_set_smaller_than_what_a_transaction_is_worth() -> None:
+    pace = Pace()
+    pace.took(200, 60.0)
+    assert pace.size == 1
+    light, heavy = (records("t", *[b"x" * size] * 100) for size in (600, 60_000))
+    assert pace.of(light) == 27
+    assert pace.of(heavy) == 1
+    pace.took(27, 0.01)
+    assert pace.of(light) == 54
+    for _ in range(8):
+        pace.failed()
+    assert pace.of(light) == 1
+
+
 def test_a_set_is_as_large_as_what_takes_50_ms() -> None:
     pace = Pace()
     assert pace.size == SET_MOST == 200

@@ -17,6 +17,7 @@ from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from outbox.devstack.server import free_port
+from outbox.huleedu import database
 from outbox.huleedu.consume import Receiver
 from outbox.huleedu.events import ASSESSMENT_PUBLISHED, ESSAYS_REGISTERED, SLOT_ASSIGNED, SPELLCHECK_RESULTS
 from outbox.huleedu.ras import RasSettings
@@ -185,8 +186,9 @@ async def test_without_its_database_it_is_503(settings: RasSettings) -> None:
 
 
 async def test_it_survives_a_restart_of_its_database(
-    client: httpx.AsyncClient, receiver: Receiver, huleedu_database: str
+    client: httpx.AsyncClient, receiver: Receiver, huleedu_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(database, "_RESTED_SECONDS", 0.0)
     await register(receiver)
     await ask(client, "batch-1")
     other = await asyncpg.connect(huleedu_database)
