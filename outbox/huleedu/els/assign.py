@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from outbox.huleedu.els import store
+from outbox.huleedu.els import contents, store
 from outbox.huleedu.els.board import Board, Slot
+from outbox.huleedu.els.contents import Duplicate, Upload
 from outbox.huleedu.els.publish import NOTIFY_WITHIN, Publication, Saying
-from outbox.huleedu.els.store import Batch, Duplicate, Place, Transaction, Upload
+from outbox.huleedu.els.store import Batch, Place, Transaction
 from outbox.huleedu.errors import Unacceptable
 from outbox.huleedu.events import (
     UNKNOWN,
@@ -102,7 +103,7 @@ async def assign_slots(
     registered = [each for each in given if batches[each.content.entity_id].registered_at]
     early = [each.content for each in given if not batches[each.content.entity_id].registered_at]
     if early:
-        await store.keep(session, early, "waiting")
+        await contents.keep(session, early, "waiting")
     done = iter(await _assign(session, batches, registered, notify_within))
     return [
         next(done) if batches[each.content.entity_id].registered_at else Done(Waiting()) for each in given
@@ -142,7 +143,7 @@ async def register_batches(
     if not new:
         return names, []
     made = await store.add_slots(session, [(each.data, each.correlation_id) for each in new])
-    waited = await store.take_waiting(session, names)
+    waited = await contents.take_waiting(session, names)
     given = [Given(content, of_batch[content.entity_id].trace) for content in waited]
     return names, await _assign(session, made, given, notify_within)
 
@@ -217,8 +218,8 @@ async def _record(session: Transaction, turns: Sequence[_Turn]) -> _Recorded:
     full = {turn.slot.batch_id: filled[turn.slot[:2]] for turn in turns if turn.slot and turn.last}
     return _Recorded(
         filled,
-        await store.keep(session, refused, "excess") if refused else {},
-        await store.keep_duplicates(session, duplicates) if duplicates else {},
+        await contents.keep(session, refused, "excess") if refused else {},
+        await contents.keep_duplicates(session, duplicates) if duplicates else {},
         await store.complete(session, full) if full else {},
     )
 

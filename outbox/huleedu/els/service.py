@@ -23,10 +23,11 @@ from outbox.huleedu.els.assign import (
     assign_slots,
     register_batches,
 )
+from outbox.huleedu.els.contents import waiting
 from outbox.huleedu.els.metrics import REGISTRY, WAITING, WAITING_OLDEST, PerUser
 from outbox.huleedu.els.publish import Publication
 from outbox.huleedu.els.settings import ElsSettings
-from outbox.huleedu.els.store import forget_names, lock_batches, waiting
+from outbox.huleedu.els.store import forget_names, lock_batches
 from outbox.huleedu.events import (
     CONTENT_PROVISIONED,
     ESSAYS_REGISTERED,

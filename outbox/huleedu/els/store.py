@@ -1,4 +1,7 @@
-"""ELS's few statements, each in the caller's transaction, and each for any number of batches at once."""
+"""ELS's statements about batches and their slots, each in the caller's transaction.
+
+Each is for any number of batches at once. Content without a slot is in `contents`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,6 @@ from sqlalchemy.types import Text
 from outbox.huleedu.els.board import Board, Slot
 from outbox.huleedu.events import BatchEssaysRegistered, EssayContentProvisionedV1, EssayProcessingInputRefV1
 from outbox.huleedu.schema import els_batches as batches
-from outbox.huleedu.schema import els_contents as contents
 from outbox.huleedu.schema import els_slots as slots
 
 Transaction = AsyncSession | AsyncConnection
@@ -24,8 +26,6 @@ Transaction = AsyncSession | AsyncConnection
 
 Place = tuple[str, int]
 """A slot: its batch, and its index."""
-Upload = tuple[str, str]
-"""A batch, and an upload to it."""
 
 
 class Batch(NamedTuple):
@@ -217,81 +217,6 @@ _COMPLETE = text("""
 """)
 
 
-async def keep(
-    session: Transaction, given: Sequence[EssayContentProvisionedV1], state: str
-) -> dict[Upload, datetime]:
-    """Keeps contents without a slot, as `waiting` or `excess`; returns since when, of those that are new."""
-    columns = {
-        "state": state,
-        "batches": [each.entity_id for each in given],
-        "uploads": [each.file_upload_id for each in given],
-        "texts": [each.text_storage_id for each in given],
-        "events": [each.model_dump_json() for each in given],
-    }
-    kept = await session.execute(_KEEP, columns)
-    return {(row.batch_id, row.file_upload_id): row.received_at for row in kept}
-
-
-_KEEP = text("""
-    INSERT INTO els_contents (batch_id, file_upload_id, text_storage_id, state, event)
-    SELECT batch_id, file_upload_id, text_storage_id, :state, event::jsonb
-    FROM unnest(
-        CAST(:batches AS text[]), CAST(:uploads AS text[]), CAST(:texts AS text[]), CAST(:events AS text[])
-    ) WITH ORDINALITY AS given (batch_id, file_upload_id, text_storage_id, event, position)
-    ORDER BY position
-    ON CONFLICT DO NOTHING
-    RETURNING batch_id, file_upload_id, received_at
-""")
-
-
-class Duplicate(NamedTuple):
-    """An upload of a text that has a slot already."""
-
-    assigned_at: datetime
-    """Since when it has it."""
-    told_at: datetime
-
-
-async def keep_duplicates(
-    session: Transaction, given: Sequence[tuple[Slot, EssayContentProvisionedV1]]
-) -> dict[Upload, Duplicate]:
-    """Records which uploads have a text that has its slot under another; returns those that are new."""
-    columns = {
-        "batches": [slot.batch_id for slot, _ in given],
-        "indexes": [slot.slot_index for slot, _ in given],
-        "uploads": [content.file_upload_id for _, content in given],
-    }
-    kept = await session.execute(_KEEP_DUPLICATES, columns)
-    return {(row.batch_id, row.file_upload_id): Duplicate(row.assigned_at, row.told_at) for row in kept}
-
-
-_KEEP_DUPLICATES = text("""
-    WITH given AS MATERIALIZED (
-        SELECT DISTINCT ON (batch_id, file_upload_id) *
-        FROM unnest(CAST(:batches AS text[]), CAST(:indexes AS integer[]), CAST(:uploads AS text[]))
-            AS given (batch_id, slot_index, file_upload_id)
-    ), kept AS (
-        INSERT INTO els_duplicates (batch_id, file_upload_id) SELECT batch_id, file_upload_id FROM given
-        ON CONFLICT DO NOTHING
-        RETURNING batch_id, file_upload_id, told_at
-    )
-    SELECT kept.batch_id, kept.file_upload_id, els_slots.assigned_at, kept.told_at
-    FROM kept
-    JOIN given USING (batch_id, file_upload_id)
-    JOIN els_slots ON els_slots.batch_id = given.batch_id AND els_slots.slot_index = given.slot_index
-""")
-
-
-async def take_waiting(session: Transaction, batch_ids: Iterable[str]) -> list[EssayContentProvisionedV1]:
-    """Returns the content that waits for these batches, in the order in which it came; it waits no longer."""
-    taken = await session.execute(
-        contents.delete()
-        .where(contents.c.batch_id.in_(batch_ids), contents.c.state == "waiting")
-        .returning(contents.c.id, contents.c.event)
-    )
-    return [EssayContentProvisionedV1.model_validate(event) for _, event in sorted(map(tuple, taken))]
-
-
 async def forget_names(session: Transaction, older_than: timedelta, limit: int) -> int:
     """Forgets what files were called that came longer ago, at most so many; returns how many."""
     how = {"age": older_than, "most": limit}
@@ -317,17 +242,4 @@ _FORGET_KEPT = text("""
             AND received_at < clock_timestamp() - CAST(:age AS interval)
         LIMIT :most FOR UPDATE SKIP LOCKED
     )
-""")
-
-
-async def waiting(session: Transaction) -> tuple[int, float]:
-    """Returns how much content waits for its batch, and for how many seconds the oldest has waited."""
-    row = (await session.execute(_WAITING)).one()
-    return row.number, row.seconds
-
-
-_WAITING = text("""
-    SELECT count(*) AS number,
-        coalesce(extract(epoch FROM clock_timestamp() - min(received_at)), 0)::float AS seconds
-    FROM els_contents WHERE state = 'waiting'
 """)
