@@ -66,6 +66,7 @@ class Fetching(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
         """Takes note of our share."""
         self.joined = True
+        self._reader.begin_anew()
         self._holds.keep_only(assigned)
 
     async def place(self, partition: TopicPartition) -> int:

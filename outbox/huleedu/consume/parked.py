@@ -154,11 +154,11 @@ async def by_kind(connection: AsyncConnection, consumer: str) -> Mapping[str, in
 
 
 async def asked_for(connection: AsyncConnection, consumer: str) -> list[tuple[int, ConsumerRecord]]:
-    """Returns some of a consumer's records that are to be tried again, with their ids."""
+    """Returns some of a consumer's records that are to be tried again, with their ids: who waits longest."""
     wanted = (
         select(table)
         .where(table.c.consumer == consumer, table.c.retry_at.is_not(None))
-        .order_by(table.c.id)
+        .order_by(table.c.retry_at, table.c.id)
         .limit(_AT_ONCE)
     )
     return [(row.id, _record(row)) for row in await connection.execute(wanted)]
@@ -167,6 +167,13 @@ async def asked_for(connection: AsyncConnection, consumer: str) -> list[tuple[in
 async def remove(connection: AsyncConnection, number: int) -> None:
     """Forgets a record that was applied after all."""
     await connection.execute(delete(table).where(table.c.id == number))
+
+
+async def put_off(connection: AsyncConnection, number: int) -> None:
+    """Has a record wait behind the others that are to be tried again."""
+    await connection.execute(
+        update(table).where(table.c.id == number).values(retry_at=func.clock_timestamp())
+    )
 
 
 async def park_again(connection: AsyncConnection, number: int, why: Refusal) -> None:

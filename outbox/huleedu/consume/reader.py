@@ -63,6 +63,11 @@ class Reader:
             return {}
         return found
 
+    def begin_anew(self) -> None:
+        """Forgets which partitions had such records: others may have passed them by meanwhile."""
+        for each in (self._alone, self._singly, self._astray):
+            each.clear()
+
     async def _of_one(self, partition: TopicPartition) -> Fetched:
         singly = partition in self._singly
         try:

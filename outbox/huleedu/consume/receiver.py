@@ -107,6 +107,8 @@ class Receiver:
 
         Returns why it still cannot be applied; nothing was done then. Raises what a retry might heal.
         """
+        if record.topic not in self._handlers:
+            return Refusal("refused", "this consumer does not read the topic")
         read = self._read(record)
         if read.refused:
             return read.refused

@@ -118,14 +118,23 @@ class Upkeep:
             await asyncio.sleep(pause)
 
     async def _retry(self, engine: AsyncEngine) -> bool:
-        """Tries some of the records again for which a person asks."""
+        """Tries some of the records again for which a person asks; one that fails waits behind the others."""
         async with engine.connect() as connection:
             wanted = await parked.asked_for(connection, self._receiver.consumer)
+        failed: Exception | None = None
         for number, record in wanted:
-            still = await self._receiver.retry(record, partial(parked.remove, number=number))
-            if still:
+            try:
+                still = await self._receiver.retry(record, partial(parked.remove, number=number))
+            except Exception as error:  # noqa: BLE001 (raised below, after the others had their turn)
+                failed = error
                 async with engine.begin() as connection:
-                    await parked.park_again(connection, number, still)
+                    await parked.put_off(connection, number)
+            else:
+                if still:
+                    async with engine.begin() as connection:
+                        await parked.park_again(connection, number, still)
+        if failed:
+            raise failed
         return bool(wanted)
 
     async def _count(self, connection: AsyncConnection) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -34,8 +34,10 @@ from outbox.huleedu.consume import consumer as life
 from outbox.huleedu.database import engine_of
 from outbox.huleedu.errors import Unacceptable
 from outbox.huleedu.events.fields import Id, Model
+from tests.support import servers
 from tests.support.huleedu import event
 from tests.support.kafka import Topics
+from tests.support.network import Network, network
 from tests.support.postgres import Cluster
 from tests.support.producing import committed, produce, produce_with_odd_header
 from tests.support.waiting import until
@@ -308,6 +310,61 @@ async def test_a_broker_that_dies_and_comes_back_changes_nothing(
         await until(lambda: _holds(lambda: rig.consumer.trouble() == []))
 
 
+@pytest.fixture
+async def far_kafka() -> AsyncIterator[tuple[Kafka, Network]]:
+    """A broker of the test's own, and a way to it, by which it has an address of its own."""
+    inner = free_port()
+    async with network(inner) as way, AsyncExitStack() as stack:
+
+        def make() -> Kafka:
+            kafka = Kafka()
+            near, far = f"PLAINTEXT://127.0.0.1:{kafka.port}", f"FAR://127.0.0.1:{inner}"
+            kafka.properties = {
+                **servers.KAFKA_PROPERTIES,
+                "listeners": f"{near},{far},CONTROLLER://127.0.0.1:{kafka.controller_port}",
+                "advertised.listeners": f"{near},FAR://127.0.0.1:{way.port}",
+                "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,FAR:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            }
+            return kafka
+
+        yield await servers.start(stack, make), way
+
+
+@pytest.mark.slow
+async def test_a_kafka_that_a_network_swallows_is_noticed_and_nothing_is_lost_or_applied_twice(
+    consuming: Consuming, far_kafka: tuple[Kafka, Network]
+) -> None:
+    kafka, way = far_kafka
+    near, far = Topics(kafka.url), Topics(f"127.0.0.1:{way.port}")
+    topic = await near.create(partitions=2)
+    names = [f"{number}" for number in range(50)]
+    async with consuming(topic, on=far) as rig:
+        await produce(kafka.url, topic, thing(topic, "first"))
+        await until(lambda: _is(rig.applied, ["first"]))
+        # While some are being applied, so that where they end cannot be committed any more.
+        rig.gate.clear()
+        await produce(kafka.url, topic, thing(topic, "second"), partition=0)
+        await until(lambda: _holds(lambda: ["second"] in rig.tried))
+        way.swallow()
+        rig.gate.set()
+        assert rig.consumer.trouble() == []
+        for number, name in enumerate(names):
+            await produce(kafka.url, topic, thing(topic, name), partition=number % 2)
+        stated = watch.LOOK_SECONDS + watch.ANSWER_SECONDS
+        await until(lambda: _holds(lambda: rig.consumer.trouble() != []), deadline=stated + 10.0)
+        assert rig.consumer.trouble()[0].startswith("kafka: no answer about")
+        assert math.isnan(rig.gauge("test_lag_records", topic))
+        assert await rig.applied() == ["first", "second"]
+        way.heal()
+        everything = sorted(["first", "second", *names])
+        await until(lambda: _sorted_is(rig.applied, everything), deadline=90.0)
+        await until(lambda: _holds(lambda: rig.consumer.trouble() == []), deadline=30.0)
+        assert rig.count(topic, "applied") == len(everything)
+        assert rig.count(topic, "parked") == 0
+        group = rig.settings.kafka_group
+    assert sum(await committed(kafka.url, group, topic, 2)) == len(everything)
+
+
 async def test_a_backlog_is_applied_in_sets_and_its_lag_is_told(
     consuming: Consuming, kafka: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,6 +436,10 @@ async def test_without_kafka_it_says_so_and_can_stop(huleedu_database: str) -> N
 
 async def _is(ask: Callable[[], Any], expected: Any) -> bool:
     return bool(await ask() == expected)
+
+
+async def _sorted_is(ask: Callable[[], Any], expected: Any) -> bool:
+    return sorted(await ask()) == expected
 
 
 async def _holds(condition: Callable[[], bool]) -> bool:

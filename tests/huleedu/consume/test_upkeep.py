@@ -113,6 +113,37 @@ async def is_parked(ras: Ras, numbers: list[int]) -> bool:
     return await column(ras.engine, "SELECT id FROM huleedu_parked_input ORDER BY id") == numbers
 
 
+async def test_parked_input_that_fails_again_and_again_keeps_no_other_from_its_retry(ras: Ras) -> None:
+    failing = (SLOT_ASSIGNED, event(SLOT_ASSIGNED, slot("b", 0)))
+    good = (ESSAYS_REGISTERED, event(ESSAYS_REGISTERED, registration("b", 1)))
+    asked = [*[failing] * 30, ("no longer read", {}), good]
+    async with ras.engine.begin() as connection:
+        await connection.execute(text("ALTER TABLE ras_slots RENAME TO away"))
+        await connection.execute(
+            text(
+                "INSERT INTO huleedu_parked_input"
+                " (consumer, topic, partition, partition_offset, value, headers, reason, retry_at)"
+                " VALUES ('result-aggregator-service', :topic, 0, :offset, :body, '{}', '?', now())"
+            ),
+            [
+                {"topic": topic, "offset": offset, "body": json.dumps(body).encode()}
+                for offset, (topic, body) in enumerate(asked)
+            ],
+        )
+    upkeeper = asyncio.create_task(ras.consumer._upkeep.run())
+    await until(lambda: is_registered(ras))
+    upkeeper.cancel()
+    await asyncio.wait([upkeeper])
+    assert await column(ras.engine, "SELECT count(*) FROM huleedu_parked_input") == [31]
+    assert await column(ras.engine, "SELECT reason FROM huleedu_parked_input WHERE retry_at IS NULL") == [
+        "this consumer does not read the topic"
+    ]
+
+
+async def is_registered(ras: Ras) -> bool:
+    return await column(ras.engine, "SELECT batch_id FROM ras_batches") == ["b"]
+
+
 async def test_a_database_without_huleedus_tables_says_what_to_do(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
