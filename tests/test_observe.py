@@ -223,6 +223,14 @@ def test_the_level_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [line["event"] for line in lines(output)] == ["relay.lost_database"]
 
 
+def test_a_log_that_nobody_reads_any_more_fails_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    with logged(monkeypatch) as output:
+        emit("relay.ready")
+        assert lines(output)[0]["event"] == "relay.ready"
+        output.close()
+        emit("relay.ready")
+
+
 def test_a_service_without_structlog_gets_records(caplog: pytest.LogCaptureFixture) -> None:
     structlog.reset_defaults()
     with caplog.at_level(logging.INFO, logger="outbox"):
