@@ -17,7 +17,7 @@ Fetched = Mapping[TopicPartition, Sequence[ConsumerRecord]]
 _PAUSE_SECONDS = 0.05
 
 
-class Unreadable(ConsumerRecord):
+class Unreadable(ConsumerRecord):  # type: ignore[misc]
     """A record of which only the place is known."""
 
     reason = (
@@ -56,12 +56,12 @@ class Reader:
             await asyncio.sleep(min(seconds, _PAUSE_SECONDS))
             return {}
         try:
-            found = await self._kafka.getmany(*together, timeout_ms=int(seconds * 1_000))
+            given: Fetched = await self._kafka.getmany(*together, timeout_ms=int(seconds * 1_000))
         except UnicodeDecodeError:
             self._alone.update(together)
             self._astray.update(together)
             return {}
-        return found
+        return given
 
     def begin_anew(self) -> None:
         """Forgets which partitions had such records: others may have passed them by meanwhile."""
