@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test slowtest servers docs
+.PHONY: up test slowtest check-deploy servers docs
 
 up: $(VENV)/with-demo
 	@$(BIN)/outbox up $(ARGS)
@@ -17,11 +17,17 @@ test: servers
 	$(BIN)/lint-imports
 	$(BIN)/vulture
 	$(BIN)/vulture outbox migrations tests
-	$(BIN)/pytest -m 'not slow' $(ARGS)
+	$(BIN)/pytest -m 'not slow and not deploy' $(ARGS)
 
 # What takes minutes where the rest takes seconds.
 slowtest: servers
 	$(BIN)/pytest -m slow $(ARGS)
+
+# Builds the image, runs the whole system of deploy/ in containers, renders the chart, and installs the wheel.
+# As root on Debian it installs what it needs: an engine, mmdebstrap, and Helm, which Go builds.
+check-deploy: servers
+	$(BIN)/python tests/support/programs.py deploy
+	$(BIN)/pytest -m deploy $(ARGS)
 
 servers: $(VENV)/with-dev
 	$(BIN)/python tests/support/programs.py

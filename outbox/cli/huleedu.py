@@ -1,4 +1,4 @@
-"""`outbox huleedu els|ras|gateway|page`: HuleEdu's services, each a process of its own; and their input."""
+"""`outbox huleedu els|ras|gateway|page`: HuleEdu's services, each a process; their tables and input."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from outbox.cli.output import settings_of_process
+from outbox.cli.output import settings, settings_of_process
 from outbox.cli.parked import parked
 from outbox.distribution import install
 from outbox.errors import OperatorError
@@ -19,6 +19,18 @@ def huleedu() -> None:
 
     Who adopts the outbox needs none of them. `outbox up` starts them all.
     """
+
+
+@huleedu.command(short_help="Bring the database to the tables of these services.")
+def migrate() -> None:
+    """Bring the database in OUTBOX_DATABASE_URL to the tables of these services; after `outbox migrate`.
+
+    Does nothing where they are there already.
+    """
+    from outbox.huleedu.migrate import upgrade
+
+    upgrade(settings())
+    click.echo("The database has the newest tables of HuleEdu's services.")
 
 
 @huleedu.command(short_help="Assign uploaded essays to the slots of their batch.")
