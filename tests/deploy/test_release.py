@@ -1,4 +1,4 @@
-"""What is published: archives that are in order, and a wheel that works alone with each extra, from a fit lock."""
+"""What is published: archives in order, a wheel that works alone with each extra, and a lock that fits."""
 
 from __future__ import annotations
 

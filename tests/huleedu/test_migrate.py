@@ -8,8 +8,10 @@ import io
 import asyncpg
 import pytest
 from alembic import command
+from click.testing import CliRunner
 
 from outbox import SchemaError, Settings, migrate
+from outbox.cli import main
 from outbox.huleedu.migrate import config, downgrade, upgrade
 from outbox.huleedu.schema import TABLES, VERSION_TABLE
 
@@ -32,6 +34,14 @@ async def test_they_come_and_go_beside_the_outbox(database: str) -> None:
     assert await tables(database) == before | TABLES | {VERSION_TABLE}
     await asyncio.to_thread(downgrade, settings)
     assert await tables(database) == before | {VERSION_TABLE}
+
+
+async def test_the_command_makes_them(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTBOX_DATABASE_URL", database)
+    for _ in range(2):
+        result = await asyncio.to_thread(CliRunner().invoke, main, ["huleedu", "migrate"])
+        assert result.exit_code == 0, result.output
+    assert await tables(database) > TABLES
 
 
 async def test_the_models_say_what_the_migrations_make(huleedu_database: str) -> None:
