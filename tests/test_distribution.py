@@ -46,8 +46,9 @@ def test_the_name_and_the_extras_are_those_of_the_project() -> None:
 SAYING = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", "pyproject.toml")
 SAYING_FOLDERS = ("docs", "outbox", "migrations", "deploy", ".github")
 SUFFIXES = ("", ".md", ".py", ".sh", ".toml", ".yaml", ".yml")
-REQUIREMENT = re.compile(r"(outbox[\w-]*|(?<=['\"])\.)\[([\w, -]+)\]")
-INSTALL = re.compile(r"pip install (?:-\S+ )*['\"]?([\w.-]+)")
+# Of Prometheus is what has a time in brackets.
+REQUIREMENT = re.compile(r"(outbox[\w-]*|(?<=['\"])\.)\[(?!\d+[smhd]\])([\w, -]+)\]")
+INSTALL = re.compile(r"pip install (?:-\S+ )*['\"]?(?!\S*\.(?:txt|whl))([\w.][\w.-]*)")
 EXTRA = re.compile(r"\bextra `([\w-]+)`|`([\w-]+)` extra\b")
 
 MAY_BE_INSTALLED = {".", DISTRIBUTION} | {
@@ -68,6 +69,10 @@ def wrong(text: str) -> set[str]:
     ("line", "finds"),
     [
         (f"{install('web')}, {install('kafka')}; pip install --quiet -e '.[dev]'", set()),
+        (
+            "pip install --requirement deploy.txt; pip install dist/any.whl; rate(outbox_events_total[5m])",
+            set(),
+        ),
         ("pip install outbox", {"outbox"}),
         ("python -m pip install --upgrade 'outbox[kafka, redis]'", {"outbox"}),
         ("outbox-relay[kafka,reddis]", {"reddis"}),
