@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +65,16 @@ async def told(postgres: Cluster, redis_url: str) -> set[str]:
 async def _scrapes(database: str, redis_url: str) -> AsyncIterator[str]:
     consumer = {"database_url": database, "kafka_bootstrap_servers": "127.0.0.1:1"}
     relay_settings = Settings.model_validate({"database_url": database, "http_port": 0})
-    async with AsyncExitStack() as stack:
-        relay = await stack.enter_async_context(Relay(relay_settings))
-        services = (
-            Els(ElsSettings.model_validate({**consumer, "port": 0})),
-            Ras(ras_settings(database)),
-            Gateway(gateway_settings(redis_url=redis_url)),
-            Page(page_settings(database_url=database)),
-        )
-        ports = [await stack.enter_async_context(serving(relay, relay_settings))]
-        ports += [(await stack.enter_async_context(service)).port for service in services]
-        client = await stack.enter_async_context(httpx.AsyncClient())
-        for port in ports:
+    async with (
+        Relay(relay_settings) as relay,
+        serving(relay, relay_settings) as relays,
+        Els(ElsSettings.model_validate({**consumer, "port": 0})) as els,
+        Ras(ras_settings(database)) as ras,
+        Gateway(gateway_settings(redis_url=redis_url)) as gateway,
+        Page(page_settings(database_url=database)) as page,
+        httpx.AsyncClient() as client,
+    ):
+        for port in (relays, els.port, ras.port, gateway.port, page.port):
             yield (await client.get(f"http://127.0.0.1:{port}/metrics")).text
 
 
