@@ -17,7 +17,7 @@ test: servers
 	$(BIN)/lint-imports
 	$(BIN)/vulture
 	$(BIN)/vulture outbox migrations tests
-	$(BIN)/pytest -m 'not slow and not deploy' $(ARGS)
+	$(BIN)/pytest -m 'not slow' $(ARGS)
 
 # What takes minutes where the rest takes seconds.
 slowtest: servers

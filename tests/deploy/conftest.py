@@ -16,6 +16,13 @@ from tests.deploy.engine import Engine, running_engine
 READY_SECONDS = 600.0
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Nobody starts containers who did not ask for them, by `-m deploy`."""
+    if config.option.markexpr != "deploy":
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("deploy")])
+        items[:] = [item for item in items if not item.get_closest_marker("deploy")]
+
+
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """A Docker engine."""
