@@ -34,7 +34,7 @@ def test_the_image_is_no_root_writes_nothing_and_installs_nothing(
     assert "CREATE TABLE outbox " in engine.docker(*once, image, "migrate", "--sql")
     python = (*once, "--entrypoint=python3", image, "-c")
     assert engine.docker(*python, "import os; print(os.getuid(), os.getgid())").split() == ["10001", "10001"]
-    assert "No module named pip" in engine.docker(*python, "import pip", check=False)
+    assert "ModuleNotFoundError" in engine.docker(*python, "import pip", check=False)
     asked = ("image", "inspect", "--format={{.Size}}")
     base = images.BASE if engine.docker("images", "--quiet", images.BASE) else images.default_base()
     ours = int(engine.docker(*asked, image)) - int(engine.docker(*asked, base))
