@@ -87,6 +87,7 @@ def running_engine(folder: Path) -> Iterator[Engine]:
         except subprocess.TimeoutExpired:
             engine.kill()
             engine.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _wait_for(engine: subprocess.Popen[bytes], client: Engine, log: Path) -> None:
