@@ -17,7 +17,7 @@ test: servers
 	$(BIN)/lint-imports
 	$(BIN)/vulture
 	$(BIN)/vulture outbox migrations tests
-	$(BIN)/pytest -m 'not slow' $(ARGS)
+	$(BIN)/pytest -n auto --dist loadfile -m 'not slow' $(ARGS)
 
 # What takes minutes where the rest takes seconds.
 slowtest: servers

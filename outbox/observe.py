@@ -268,7 +268,7 @@ class Watch:
         """Returns the events seen under this name with these fields."""
         return [e for e in self.seen if e.name == name and fields.items() <= e.fields.items()]
 
-    async def wait_for(self, name: str, /, *, deadline: float = 10.0, count: int = 1, **fields: Any) -> Event:
+    async def wait_for(self, name: str, /, *, deadline: float = 60.0, count: int = 1, **fields: Any) -> Event:
         """Waits for the `count`-th event of this name with these fields.
 
         Raises TimeoutError after `deadline` seconds.

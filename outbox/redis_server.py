@@ -76,7 +76,7 @@ class Sentinels:
         connection = self.connection(host=host, port=port, **self.options)
         try:
             async with asyncio.timeout(_ASK_SECONDS):
-                await connection.connect()  # type: ignore[no-untyped-call]
+                await connection.connect()
                 await connection.send_command("SENTINEL", "MASTER", self.master)
                 words = [word.decode() for word in await connection.read_response()]
             said = dict(zip(words[::2], words[1::2], strict=True))
@@ -115,7 +115,7 @@ class _ToMaster(Connection):
 
     async def _connect(self) -> None:
         _, self.host, self.port = await self._sentinels.find()
-        await super()._connect()  # type: ignore[no-untyped-call]
+        await super()._connect()  # type: ignore[no-untyped-call]  # half of redis has no types
 
 
 class _TlsToMaster(_ToMaster, _TlsConnection):
@@ -164,7 +164,7 @@ class RedisServer:
         kind = _TlsToMaster if tls else _ToMaster
         return cls({**found, "connection_class": kind, "sentinels": sentinels}, sentinels)
 
-    def pool(self, kind: type[P] = ConnectionPool, **options: Any) -> P:  # type: ignore[assignment]
+    def pool(self, kind: type[P] = ConnectionPool, **options: Any) -> P:  # type: ignore[assignment]  # the default is one of them
         """Makes a pool of connections to it."""
         return kind(**{**options, **self.options})
 

@@ -24,6 +24,12 @@ from tests.support.secured_kafka import SecuredKafka
 
 POSTGRES = list(servers.postgres_choices())
 
+
+def pytest_xdist_auto_num_workers() -> int:
+    """With `-n auto`: two, each on servers of its own, which a Redis that is given cannot be."""
+    return 1 if "OUTBOX_TEST_REDIS_URL" in servers.GIVEN else 2
+
+
 session_fixture = pytest_asyncio.fixture(scope="session", loop_scope="session")
 
 

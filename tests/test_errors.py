@@ -35,4 +35,4 @@ def test_an_error_is_described_in_one_line(error: Exception, text: str) -> None:
 
 def test_a_scope_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="scope='partition' is none of sink, destination, part"):
-        Unavailable("down", scope="partition")  # type: ignore[arg-type]
+        Unavailable("down", scope="partition")  # type: ignore[arg-type]  # as who has no checker does

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 HANGING = """
 import asyncio, time
@@ -70,7 +70,7 @@ async def running(program: str) -> AsyncIterator[asyncio.subprocess.Process]:
 
 async def line(stream: asyncio.StreamReader | None) -> str:
     assert stream is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         return (await stream.readline()).decode().strip()
 
 

@@ -33,6 +33,7 @@ from outbox import ConflictError, Message, MessageError, OutboxError, SchemaErro
 from outbox.settings import Settings, loaded
 from outbox.write import _process_encoder
 from tests.support import sql
+from tests.support.waiting import BOUNDED
 
 
 def slot(number: int = 0, **changes: Any) -> Message:
@@ -236,9 +237,9 @@ async def test_what_is_no_session_of_its_kind_is_refused_with_the_function_to_us
     engine: AsyncEngine, sync_engine: Engine
 ) -> None:
     with pytest.raises(OutboxError, match="got a Session; perhaps you want write_sync"):
-        await write(Session(sync_engine), slot())  # type: ignore[arg-type]
+        await write(Session(sync_engine), slot())  # type: ignore[arg-type]  # as who has no checker does
     with pytest.raises(OutboxError, match="got a AsyncSession; perhaps you want write"):
-        write_sync(AsyncSession(engine), slot())  # type: ignore[arg-type]
+        write_sync(AsyncSession(engine), slot())  # type: ignore[arg-type]  # as who has no checker does
 
 
 @pytest.mark.parametrize(
@@ -407,7 +408,7 @@ async def test_strict_writers_of_other_keys_do_not_wait(
     engine: AsyncEngine, session: AsyncSession, other: dict[str, Any]
 ) -> None:
     await write(session, slot(), strict_order=True)
-    async with AsyncSession(engine) as second, asyncio.timeout(5):
+    async with AsyncSession(engine) as second, asyncio.timeout(BOUNDED):
         await write(second, slot(**other), strict_order=True)
 
 
@@ -415,7 +416,7 @@ async def test_rows_without_a_key_have_nothing_to_wait_for(
     engine: AsyncEngine, session: AsyncSession
 ) -> None:
     await write(session, slot(key=None), strict_order=True)
-    async with AsyncSession(engine) as second, asyncio.timeout(5):
+    async with AsyncSession(engine) as second, asyncio.timeout(BOUNDED):
         await write(second, slot(key=None), strict_order=True)
 
 

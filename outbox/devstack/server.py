@@ -25,6 +25,9 @@ from outbox.errors import DevstackError
 
 HOST = "127.0.0.1"
 
+_given: set[int] = set()
+"""The ports that this process was given."""
+
 
 class Server(ABC):
     """A server process of our own, which ends when this process does, at the latest.
@@ -35,10 +38,12 @@ class Server(ABC):
 
     name: ClassVar[str]
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
+    temporary_folder: ClassVar[Path | None] = None
+    """Where temporary directories are made; None means where the system makes them."""
 
     def __init__(self, home: Path | None = None) -> None:
         self.temporary = home is None
-        self.home = Path(tempfile.mkdtemp(prefix=f"outbox-{self.name}-")) if home is None else home.resolve()
+        self.home = self._temporary_home() if home is None else home.resolve()
         self.port = free_port()
         self._process: GuardedProcess | None = None
 
@@ -142,6 +147,9 @@ class Server(ABC):
         if self._process is not None:
             self._process.signal(signal.SIGCONT)
 
+    def _temporary_home(self) -> Path:
+        return Path(tempfile.mkdtemp(prefix=f"outbox-{self.name}-", dir=self.temporary_folder))
+
     def _spawn(self, command: list[str]) -> GuardedProcess:
         return GuardedProcess(
             Program(
@@ -172,7 +180,7 @@ def free_port() -> int:
     """Returns a port that nobody listens on, below the range that the system gives to outgoing connections.
 
     Within that range a client that tries to reach a stopped server could be given the server's own
-    port and end up connected to itself.
+    port and end up connected to itself. No port is given twice: whoever has it may not listen there yet.
     """
     while True:
         port = 15_000 + secrets.randbelow(15_000)
@@ -180,7 +188,9 @@ def free_port() -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind((HOST, port))
-                return port
+                if port not in _given:
+                    _given.add(port)
+                    return port
 
 
 def wheel_files(package: str, pattern: str) -> list[Path]:

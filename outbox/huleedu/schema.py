@@ -43,11 +43,11 @@ _NOW = text("clock_timestamp()")
 
 
 def _moment(name: str, comment: str, **options: object) -> Column[object]:
-    return Column(name, DateTime(timezone=True), comment=comment, **options)  # type: ignore[arg-type]
+    return Column(name, DateTime(timezone=True), comment=comment, **options)  # type: ignore[arg-type]  # options of any kind
 
 
 def _id(name: str, comment: str, **options: object) -> Column[object]:
-    return Column(name, Text, comment=comment, **options)  # type: ignore[arg-type]
+    return Column(name, Text, comment=comment, **options)  # type: ignore[arg-type]  # options of any kind
 
 
 els_batches = Table(

@@ -10,4 +10,4 @@ NOW = text("clock_timestamp()")
 
 def time(name: str, comment: str, **options: object) -> Column[object]:
     """Describes a timestamp."""
-    return Column(name, DateTime(timezone=True), comment=comment, **options)  # type: ignore[arg-type]
+    return Column(name, DateTime(timezone=True), comment=comment, **options)  # type: ignore[arg-type]  # options of any kind

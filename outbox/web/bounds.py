@@ -37,7 +37,7 @@ class BoundedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Takes the place of another connection if there are too many."""
-        super().connection_made(transport)  # type: ignore[arg-type]
+        super().connection_made(transport)  # type: ignore[arg-type]  # a TCP server makes no other
         if len(self._others) >= _MOST_CONNECTIONS:
             idle = (each for each in self._others if not each._answering)  # noqa: SLF001
             next(idle, next(iter(self._others))).drop()

@@ -23,7 +23,7 @@ from websockets.typing import Origin, Subprotocol
 
 from tests.support.kafka import Topics
 from tests.support.page import upload
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.slow
 
@@ -169,7 +169,7 @@ async def test_an_upload_on_the_page_finds_its_slot(up: Start, given: dict[str, 
         async with connect(gateway, subprotocols=offered, origin=Origin(found[1]), proxy=None) as socket:
             upload_id = uuid4()
             assert (await upload(http, batch, upload_id=upload_id)).status_code == 201
-            told = json.loads(await asyncio.wait_for(socket.recv(), 20))
+            told = json.loads(await asyncio.wait_for(socket.recv(), PATIENCE))
         assert told["data"]["file_upload_id"] == str(upload_id)
 
         async def ras_knows() -> bool:

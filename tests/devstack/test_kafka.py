@@ -13,7 +13,7 @@ from outbox.devstack import Kafka
 from outbox.devstack.kafka import find_java
 from outbox.errors import DevstackError
 from tests.support.kafka import Topics
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +73,7 @@ async def test_the_download_ends_with_its_killed_parent_and_leaves_nothing(
     assert parent.stdout is not None
     home = Path((await parent.stdout.readline()).decode().strip())
     with silent:
-        async with asyncio.timeout(30.0):
+        async with asyncio.timeout(PATIENCE):
             asking, _ = await asyncio.get_running_loop().sock_accept(silent)
         with asking:
             parent.kill()

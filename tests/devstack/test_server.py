@@ -21,6 +21,7 @@ from outbox.devstack import Kafka, Postgres, Server, Valkey
 from outbox.errors import DevstackError
 from tests.support import servers
 from tests.support.kafka import Topics
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -118,7 +119,7 @@ async def test_leaves_nothing_behind(kind: Kind) -> None:
         assert processes
     assert not server.home.exists()
     assert not _listens(server.port)
-    assert psutil.wait_procs(processes, timeout=5.0)[1] == []
+    assert psutil.wait_procs(processes, timeout=PATIENCE)[1] == []
 
 
 async def test_says_why_it_did_not_start() -> None:
@@ -132,6 +133,7 @@ async def test_says_why_it_did_not_start() -> None:
 PARENT = """
 import asyncio, signal
 from outbox.devstack import {name}
+from tests.support.waiting import PATIENCE
 # A test run in the background has these ignored, and hands that down.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -164,7 +166,7 @@ async def _outlive_parent(name: str, how: signal.Signals, *, paused: bool) -> No
     processes = psutil.Process(parent.pid).children(recursive=True)
     parent.send_signal(how)
     await parent.wait()
-    _, alive = await asyncio.to_thread(psutil.wait_procs, processes, timeout=15.0)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, processes, timeout=PATIENCE)
     assert alive == []
     assert not await asyncio.to_thread(Path(home).exists)
     assert not _listens(int(port))
@@ -177,7 +179,7 @@ async def test_ends_with_its_guard() -> None:
         guard = valkey.parent()
         assert guard is not None
         guard.kill()
-        assert psutil.wait_procs([valkey], timeout=5.0)[1] == []
+        assert psutil.wait_procs([valkey], timeout=PATIENCE)[1] == []
         assert not server.running
 
 

@@ -44,7 +44,7 @@ from tests.support.migrations import Scripts, complaints, revisions, up_and_down
 from tests.support.node import NODE
 from tests.support.postgres import Cluster
 from tests.support.sql import begun, connection, engine
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 PROGRAMS = ("python", "sql", "js")
 """What a fenced block is written in that must run. Lines of `sh` and `console` run as commands, below."""
@@ -311,7 +311,7 @@ async def test_a_browser_is_told_of_a_slot(redis: Redis, redis_url: str, tmp_pat
             return bool(await redis.publish("ws:alice", _slot()))
 
         await until(is_heard)
-        said, _ = await asyncio.wait_for(process.communicate(), 20)
+        said, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
     assert json.loads(said) == ["upload-1", {"status": "assigned", "slotIndex": 3}]
 
 
@@ -395,5 +395,5 @@ async def test_a_transaction_that_stays_open_is_looked_at_and_ended(database: st
         look, end, _ = example("writer").replace("4711", str(writer.get_server_pid())).split(";\n")
         assert (await operator.fetchrow(look))["state"] == "idle in transaction"
         assert await operator.fetchval(end)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await ended.wait()

@@ -82,7 +82,7 @@ class HuleEdu:
             assigned = await self._count("els_slots WHERE state = 'assigned' AND batch_id = :batch")
             return assigned + await self._count("els_contents WHERE batch_id = :batch") >= uploads
 
-        await until(over, deadline=40.0)
+        await until(over)
 
     async def delivered(self) -> None:
         """Wait until every message is sent."""
@@ -174,5 +174,5 @@ async def settled_status(client: httpx.AsyncClient, batch: str) -> dict[str, Any
         answer.update((await client.get(f"/internal/v1/batches/{batch}/status")).json())
         return answer.get("overall_status") == "ready"
 
-    await until(ready, deadline=40.0)
+    await until(ready)
     return answer

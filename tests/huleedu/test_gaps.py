@@ -13,6 +13,7 @@ from outbox.relay import Relay
 from outbox.settings import RedisSettings, SinkSettings
 from tests.support import sql
 from tests.support.gateway import RESYNC, client, token
+from tests.support.waiting import PATIENCE
 
 LATE = """
     INSERT INTO outbox (message_id, type, sink, destination, key, payload, available_at, expires_at)
@@ -31,5 +32,5 @@ async def test_a_socket_that_stays_open_learns_of_what_expired(
     )
     async with client(gateway, token(user)) as socket, sql.connection(huleedu_database) as connection:
         await connection.execute(LATE, channel_of(user))
-        async with Relay(relay), asyncio.timeout(20):
+        async with Relay(relay), asyncio.timeout(PATIENCE):
             assert json.loads(await socket.recv()) == RESYNC

@@ -17,7 +17,7 @@ from outbox.migrate import upgrade
 from outbox.operate import PENDING, Done, Selection, connect
 from outbox.settings import Settings
 from tests.support import sql
-from tests.support.waiting import until
+from tests.support.waiting import BOUNDED, until
 
 RELAY = UUID(int=1)
 
@@ -352,7 +352,7 @@ async def test_a_row_being_settled_is_left_to_its_relay(
     await park(observer, settling, waiting)
     async with observer.transaction():
         await observer.execute("DELETE FROM outbox_queue WHERE id = $1", settling)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(BOUNDED):
             assert await operate.skip(operator, Selection(states=["parked"])) == Done(rows=1, busy=1)
 
 
@@ -376,7 +376,7 @@ async def test_an_action_and_the_renewal_of_a_lease_do_not_wait_for_each_other(
     await serve(observer, "kafka")
     ids = await write(observer, "a", "b")
     await park(observer, *ids, blocks=True)
-    async with sql.connection(database) as relay, relay.transaction(), asyncio.timeout(5):
+    async with sql.connection(database) as relay, relay.transaction(), asyncio.timeout(BOUNDED):
         await relay.execute("UPDATE outbox_lanes SET expires_at = expires_at + interval '1 second'")
         assert await operate.retry(operator, Selection()) == Done(rows=2)
         assert await operate.skip(operator, Selection(states=["retrying"])) == Done(rows=2)

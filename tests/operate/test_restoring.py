@@ -21,6 +21,7 @@ from tests.relay.traffic import QUICK, SINK, emptied, inversions, settings_of, w
 from tests.support import moving, servers
 from tests.support.postgres import Cluster, migrate
 from tests.support.sql import connection
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -265,7 +266,7 @@ async def test_after_truncate_restart_identity_new_rows_go_out_at_once_and_in_or
         for rows in (KEYS, KEYS * 20):
             await truncate(db)
             before = len(gate.arrived)
-            async with asyncio.timeout(20.0):
+            async with asyncio.timeout(PATIENCE):
                 await write(db, rows)
                 await emptied(db)
             arrived = gate.attempts[before:]

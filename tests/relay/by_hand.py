@@ -21,7 +21,7 @@ from outbox.relay.statements import FETCH
 from outbox.relay.store import Store, relay_connection
 from outbox.schema import in_schema
 from tests.relay.traffic import SINK, settings_of
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +215,7 @@ async def is_idle(connection: asyncpg.Connection, *, after: str) -> bool:
 
 
 async def delivered(
-    relay: ByHand, connection: asyncpg.Connection, *, but: int = 0, deadline: float = 20.0
+    relay: ByHand, connection: asyncpg.Connection, *, but: int = 0, deadline: float = PATIENCE
 ) -> None:
     """Take turns until no more than so many deliveries are left in the queue."""
 

@@ -10,7 +10,7 @@ import pytest
 from outbox.testing import Fault, Gate
 from tests.relay.by_hand import ByHand, delivered
 from tests.relay.traffic import inversions, state, write
-from tests.support.waiting import until
+from tests.support.waiting import BOUNDED, until
 
 
 async def attempts(connection: asyncpg.Connection) -> int:
@@ -107,13 +107,13 @@ async def test_what_expired_in_an_outage_does_not_use_up_the_probe(
     by_hand: ByHand, connection: asyncpg.Connection, gate: Gate, scope: Literal["sink", "destination"]
 ) -> None:
     gate.set(Fault(kind="unavailable", scope=scope))
-    await write(connection, ["a"] * 50, expires_in=3600)
+    await write(connection, ["a"] * 1_000, expires_in=3600)
     await by_hand.turn()
     assert gate.attempts
     await connection.execute("UPDATE outbox SET expires_at = now()")
     (fresh,) = await write(connection, ["a"])
     gate.set()
-    await delivered(by_hand, connection, deadline=5.0)
+    await delivered(by_hand, connection, deadline=BOUNDED)
     assert gate.arrived == [fresh]
 
 
@@ -124,5 +124,5 @@ async def test_a_probe_that_fails_by_its_own_fault_keeps_nobody_back(
     gate.set(Fault(kind="unavailable"))
     await by_hand.turn()
     gate.set(Fault(kind="permanent", id=first))
-    await delivered(by_hand, connection, but=1, deadline=5.0)
+    await delivered(by_hand, connection, but=1)
     assert gate.arrived == [second]

@@ -36,7 +36,7 @@ async def clean(environment: dict[str, str], connection: asyncpg.Connection) -> 
         left: int = await connection.fetchval("SELECT count(*) FROM outbox_queue")
         return left == 0 and not status.needs_attention
 
-    await until(is_clean, deadline=60.0)
+    await until(is_clean)
 
 
 def of_others(attempts: list[Attempt], touched: set[int]) -> list[Attempt]:

@@ -101,9 +101,9 @@ async def test_a_leader_goes_in_the_middle_of_a_burst(
             await second_broker.kill()
             for topic in (moved, stranded):
                 await write(connection, keys, sink="kafka", destination=topic)
-            await until(lambda: only_waits_for_its_leader(connection), deadline=40.0)
+            await until(lambda: only_waits_for_its_leader(connection))
             await second_broker.start()
-            await emptied(connection, deadline=40.0)
+            await emptied(connection)
     records = await topics.read(moved) + await topics.read(stranded)
     told = [record.headers["message_id"].decode() for record in records]
     await assert_all_in_order(connection, "kafka", told)

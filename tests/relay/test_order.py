@@ -63,7 +63,7 @@ async def test_relays_that_fail_and_come_and_go_lose_nothing_and_keep_order(
                 await leaver.event("lanes.taken")
                 leaver.terminate()
                 assert await leaver.exited() == 0
-    await emptied(connection, deadline=60.0)
+    await emptied(connection)
 
     assert written == KEYS * EACH
     sent = first_sends(gate.attempts)

@@ -48,7 +48,7 @@ async def settled(connection: asyncpg.Connection, sink: str) -> None:
     async def none_left() -> bool:
         return not await queued(connection, sink)
 
-    await until(none_left, deadline=30.0)
+    await until(none_left)
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ async def test_postgres_restarts_in_the_middle_of_a_burst(
     await own_postgres.kill()
     await relay.event("relay.lost_database", count=2)
     relay.terminate()
-    assert await relay.exited(deadline=5.0) == 0
+    assert await relay.exited() == 0
 
 
 async def test_a_relay_that_alone_is_cut_off_leaves_its_lanes_to_the_other(
@@ -201,7 +201,7 @@ async def until_owned(relay: Relay, count: int) -> None:
         (sink,) = relay.health().sinks
         return len(sink.lanes) == count
 
-    await until(owns, deadline=60.0)
+    await until(owns)
 
 
 async def test_a_relay_that_is_cut_off_with_nobody_beside_keeps_its_lanes(

@@ -92,7 +92,7 @@ async def parked(observer: asyncpg.Connection, count: int) -> None:
         found = await observer.fetch("SELECT parked_at IS NOT NULL FROM outbox_queue")
         return [each for (each,) in found] == [True] * count
 
-    await until(are, deadline=30)
+    await until(are)
 
 
 async def everything(settings: Settings, gate: Gate, observer: asyncpg.Connection) -> None:

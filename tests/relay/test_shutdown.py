@@ -20,6 +20,7 @@ from tests.relay.odd_sinks import Endless, odd
 from tests.relay.traffic import QUICK, SINK, arrived, emptied, settings_of, write
 from tests.support import sql
 from tests.support.relay_process import RelayProcess
+from tests.support.waiting import BOUNDED
 
 StartRelay = Callable[..., Awaitable[RelayProcess]]
 
@@ -52,7 +53,7 @@ async def test_a_second_signal_ends_it_at_once(
     relay.terminate()
     await relay.event("relay.stopping")
     relay.terminate()
-    assert await relay.exited(deadline=5.0) == -15
+    assert await relay.exited(deadline=BOUNDED) == -15
     assert await connection.fetchval("SELECT array_agg(id) FROM outbox_queue") == ids
 
 
@@ -64,7 +65,7 @@ async def test_what_takes_longer_than_the_grace_period_is_left_to_the_next_relay
     relay = await relay_process({**environment, "OUTBOX_SHUTDOWN_GRACE_SECONDS": "0.3"})
     await arrived(gate, 2)
     relay.terminate()
-    assert await relay.exited(deadline=10.0) == 1
+    assert await relay.exited() == 1
     assert any("OUTBOX_SHUTDOWN_GRACE_SECONDS=0.3" in line for line in relay.other_output)
     gate.set()
     async with Relay(settings_of(environment)):
@@ -91,7 +92,7 @@ async def test_all_of_a_shutdown_ends_within_the_grace_period(
     await relay.event("relay.stopping")
     began = monotonic()
     gate.set()
-    code = await relay.exited(deadline=10.0)
+    code = await relay.exited()
     own_postgres.resume()
     assert monotonic() - began < 8.0
     assert code == 1

@@ -15,7 +15,7 @@ from outbox.operate import Selection
 from outbox.settings import Settings, load
 from outbox.testing import Attempt, Gate
 from tests.support.kafka import Topics
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 SINK = "gated"
 TOPIC = "slots"
@@ -60,7 +60,7 @@ def settings_of(environment: Mapping[str, str]) -> Settings:
     return load(environment, Path("/nonexistent/.env"))
 
 
-async def emptied(connection: asyncpg.Connection, *, deadline: float = 30.0, but: int = 0) -> None:
+async def emptied(connection: asyncpg.Connection, *, deadline: float = PATIENCE, but: int = 0) -> None:
     """Return once the queue holds no more than so many deliveries."""
 
     async def is_empty() -> bool:
@@ -70,7 +70,7 @@ async def emptied(connection: asyncpg.Connection, *, deadline: float = 30.0, but
     await until(is_empty, deadline=deadline)
 
 
-async def arrived(gate: Gate, count: int, *, deadline: float = 20.0) -> None:
+async def arrived(gate: Gate, count: int, *, deadline: float = PATIENCE) -> None:
     """Return once at least so many deliveries arrived, what arrived twice counted twice."""
 
     async def have() -> bool:

@@ -149,7 +149,7 @@ def test_unknown_variables_get_the_nearest_name() -> None:
 
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError):
-        Settings().pumps = 3  # type: ignore[misc]
+        Settings().pumps = 3  # type: ignore[misc]  # as who has no checker does
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg", "postgresql+psycopg"])

@@ -16,11 +16,10 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
 from tests.support import programs, servers
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 T = TypeVar("T")
 
-_PATIENCE_SECONDS = 20.0
 
 LAPTOP, PHONE = (1280, 860), (390, 844)
 
@@ -72,7 +71,7 @@ class Browser:
         )
         return list(found)
 
-    async def shows(self, selector: str, *words: str, deadline: float = _PATIENCE_SECONDS) -> str:
+    async def shows(self, selector: str, *words: str, deadline: float = PATIENCE) -> str:
         """Wait until the element can be seen and these words read in it; what can be read then."""
         said = ""
 
@@ -151,7 +150,7 @@ class Browser:
 
     async def _on(self, selector: str, do: Callable[[WebElement], T]) -> T:
         """As soon as it is there and takes it."""
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 try:
                     return await asyncio.to_thread(

@@ -18,6 +18,7 @@ from websockets.typing import Origin, Subprotocol
 from outbox import new_id
 from outbox.huleedu.gateway import Gateway, GatewaySettings, metrics
 from outbox.huleedu.gateway.session import SocketSession
+from tests.support.waiting import PATIENCE
 
 SECRET = "a secret of at least thirty-two bytes"
 UNLIMITED = {"messages_per_second": 1e9, "messages_burst": 10**9}
@@ -102,7 +103,7 @@ async def publish(redis: Redis, user: str, number: int = 0, *, log: bool = True,
     return message_id
 
 
-async def receive(socket: ClientConnection, deadline: float = 5.0) -> dict[str, Any]:
+async def receive(socket: ClientConnection, deadline: float = PATIENCE) -> dict[str, Any]:
     """The next message."""
     async with asyncio.timeout(deadline):
         message: dict[str, Any] = json.loads(await socket.recv())
@@ -121,7 +122,7 @@ async def recovered(socket: ClientConnection) -> int:
     return int(first["missed"])
 
 
-async def closing(socket: ClientConnection, deadline: float = 5.0) -> tuple[int | None, str]:
+async def closing(socket: ClientConnection, deadline: float = PATIENCE) -> tuple[int | None, str]:
     """Read until the gateway closes; the code and the reason."""
     async with asyncio.timeout(deadline):
         try:
@@ -131,7 +132,7 @@ async def closing(socket: ClientConnection, deadline: float = 5.0) -> tuple[int 
             return socket.close_code, socket.close_reason or ""
 
 
-async def until(condition: Callable[[], Any], deadline: float = 10.0) -> None:
+async def until(condition: Callable[[], Any], deadline: float = PATIENCE) -> None:
     """Wait until something has come true."""
     async with asyncio.timeout(deadline):
         while not condition():  # noqa: ASYNC110 (of a condition that nobody signals)

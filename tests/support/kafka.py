@@ -24,7 +24,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 
 class Record(NamedTuple):
@@ -92,14 +92,14 @@ class Topics:
 
     async def names(self) -> set[str]:
         """Which topics there are."""
-        return set((await asyncio.to_thread(self._admin.list_topics, timeout=10.0)).topics)
+        return set((await asyncio.to_thread(self._admin.list_topics, timeout=PATIENCE)).topics)
 
     async def leaders(self, topic: str) -> dict[int, int]:
         """Which node leads each partition; -1 while none does."""
-        found = await asyncio.to_thread(self._admin.list_topics, topic, timeout=10.0)
+        found = await asyncio.to_thread(self._admin.list_topics, topic, timeout=PATIENCE)
         return {number: part.leader for number, part in found.topics[topic].partitions.items()}
 
-    async def read(self, topic: str, count: int | None = None, *, deadline: float = 30.0) -> list[Record]:
+    async def read(self, topic: str, count: int | None = None, *, deadline: float = PATIENCE) -> list[Record]:
         """What the topic holds from its beginning, in the order it came, each partition in its order.
 
         Up to what is its end now or, with `count`, that many records as soon as they are there.

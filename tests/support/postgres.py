@@ -39,11 +39,15 @@ class Cluster:
     async def database(self, *, template: str = "template0") -> AsyncIterator[str]:
         """The URL of a new database, dropped afterwards whoever is still in it."""
         name = f"test_{uuid4().hex[:12]}"
-        await self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        connection = await asyncpg.connect(self.url)
+        # By files and not page by page through the log, which takes twice as long; 14 knows nothing else.
+        how = "STRATEGY file_copy" if connection.get_server_version() >= (15,) else ""
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} {how}")
         try:
             yield self.url_of(name)
         finally:
-            await self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            await connection.close()
 
     async def template(self, *also: Migration) -> str:
         """The name of a migrated database; `also` are migrations beside the outbox's own."""

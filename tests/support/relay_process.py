@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.waiting import PATIENCE
+
 SETTINGS = {"OUTBOX_LOG_FORMAT": "json", "OUTBOX_LOG_LEVEL": "debug", "OUTBOX_HTTP_PORT": "0"}
 
 
@@ -65,7 +67,7 @@ class RelayProcess:
         return self._process.pid
 
     async def event(
-        self, name: str, *, deadline: float = 20.0, count: int = 1, **fields: Any
+        self, name: str, *, deadline: float = PATIENCE, count: int = 1, **fields: Any
     ) -> dict[str, Any]:
         """Wait for the `count`-th log line of this event with these fields, from its start on."""
 
@@ -86,7 +88,7 @@ class RelayProcess:
             raise AssertionError(f"the relay ended before {name} {fields}; {self.last_words()}")
         return found()[count - 1]
 
-    async def exited(self, *, deadline: float = 30.0) -> int:
+    async def exited(self, *, deadline: float = PATIENCE) -> int:
         """Wait for its end; returns its exit code, negative for a signal."""
         async with asyncio.timeout(deadline):
             code = await self._process.wait()

@@ -69,7 +69,7 @@ class Watched:
     async def fail_over(self) -> None:
         """Make the other server the master, though this one is well."""
         async with Redis(host=HOST, port=self.sentinels[0].port) as redis:
-            await redis.execute_command("SENTINEL", "FAILOVER", NAME)  # type: ignore[no-untyped-call]
+            await redis.execute_command("SENTINEL", "FAILOVER", NAME)
         await self.until_second_leads()
 
     async def until_second_leads(self) -> None:
@@ -79,7 +79,7 @@ class Watched:
             async with Redis.from_url(self.second.url) as redis:
                 return bool((await redis.info("replication"))["role"] == "master")
 
-        await until(leads, deadline=30.0)
+        await until(leads)
 
 
 @asynccontextmanager
@@ -96,5 +96,5 @@ async def watched() -> AsyncIterator[Watched]:
                     said = cast("Any", await redis.sentinel_masters())[NAME]
                     return bool(said["num-slaves"] == 1 and said["num-other-sentinels"] == 2)
 
-                await until(knows_all, deadline=30.0)
+                await until(knows_all)
         yield Watched(first, second, sentinels)

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Self
 
 from tests.support.sql import connection
+from tests.support.waiting import PATIENCE
 
 _PAUSE_SECONDS = 0.05
 _WRITE = """
@@ -47,7 +48,7 @@ class Writers:
     async def more(self, transactions: int = 30) -> None:
         """Return once they have committed so many more."""
         wanted = self._transactions + transactions
-        async with asyncio.timeout(20.0), self._news:
+        async with asyncio.timeout(PATIENCE), self._news:
             await self._news.wait_for(lambda: self._transactions >= wanted)
 
     async def _write(self, url: str, name: str, destinations: Mapping[str, str]) -> None:

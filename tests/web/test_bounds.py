@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 
 from outbox.web.listen import listening
 from outbox.web.probes import ProbeAnswer, probes, readyz
-from tests.support.waiting import until
+from tests.support.waiting import BOUNDED, until
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -34,7 +34,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def is_alive(port: int) -> bool:
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(BOUNDED):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(LIVEZ)
         answer = await reader.readuntil(b"\r\n")
@@ -93,7 +93,7 @@ async def test_one_that_is_being_answered_keeps_its_place(monkeypatch: pytest.Mo
 async def test_a_silent_connection_is_closed(port: int, said: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(said)
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(BOUNDED):
         found = await ended(reader)
     assert found.count(b"200 OK") == said.count(b"GET")
     writer.close()
@@ -111,7 +111,7 @@ async def test_a_byte_now_and_then_is_not_waited_for(port: int, said: bytes) -> 
     began = monotonic()
     answer = asyncio.create_task(ended(reader))
     while not answer.done():
-        assert monotonic() - began < 3
+        assert monotonic() - began < BOUNDED
         writer.write(b"x")
         await asyncio.wait([answer], timeout=0.05)
     writer.close()

@@ -23,7 +23,7 @@ from outbox.huleedu.consume.receiver import Receiver
 _FETCH_SECONDS = 0.2
 
 
-class Fetching(ConsumerRebalanceListener):  # type: ignore[misc]
+class Fetching(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
     """Fetches, has applied, and takes note of what is done with, until it is told to stop."""
 
     def __init__(

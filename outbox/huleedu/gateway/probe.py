@@ -37,7 +37,7 @@ class Probe:
         """
         async with Redis.from_pool(self._server.pool()) as redis:
             with suppress(ResponseError):  # Servers before 6.0 know no HELLO.
-                if reason := unfit(await redis.execute_command("HELLO")):  # type: ignore[no-untyped-call]
+                if reason := unfit(await redis.execute_command("HELLO")):
                     raise Unfit(reason)
             self.replication = await note_history(redis, self._leeway)
             await redis.publish(self.channel, text)

@@ -134,10 +134,10 @@ class Subscriptions:
             _log.warning("redis.lost", reason=describe(problem), was_up=self.up)
 
     async def _serve(self) -> None:
-        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        connection: AbstractConnection = self._pool.make_connection()
         try:
             async with asyncio.timeout(self._timeout):
-                await connection.connect()  # type: ignore[no-untyped-call]
+                await connection.connect()
             self._commands = asyncio.Queue()
             self._ask("PSUBSCRIBE", f"{REVOKED}*")
             self._ask("SUBSCRIBE", self.probe.channel, *self.channels)

@@ -41,7 +41,7 @@ class Produced(NamedTuple):
     """Of the batch's first record."""
 
 
-class _Connection(AIOKafkaConnection):  # type: ignore[misc]
+class _Connection(AIOKafkaConnection):  # type: ignore[misc]  # aiokafka has no types
     """A connection that, however it ends, ends at once and sends nothing more."""
 
     renew_at = math.inf

@@ -116,11 +116,11 @@ class RedisSink:
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
-        connection: Connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+        connection: Connection = await self._pool.get_connection()
         try:
             if self._whereabouts and await self._whereabouts.have_changed(connection):
                 await connection.disconnect(nowait=True)
-                await connection.connect()  # type: ignore[no-untyped-call]
+                await connection.connect()
             yield connection
         finally:
             await self._pool.release(connection)
@@ -130,7 +130,7 @@ class RedisSink:
 
         Whenever this does not return, what was not sent yet never will be.
         """
-        transport = connection._writer.transport  # type: ignore[union-attr]  # noqa: SLF001
+        transport = connection._writer.transport  # type: ignore[union-attr]  # it is connected  # noqa: SLF001
         self._under_way.add(transport)
         try:
             await connection.send_packed_command(b"".join(commands), check_health=False)

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from outbox import new_id
 from tests.support.node import NODE
+from tests.support.waiting import PATIENCE
 
 TALK = Path(__file__).with_name("talk.mjs")
 QUICK = {"firstRetry": 50, "longestRetry": 200, "settle": 100, "pollAfter": 300, "pollEvery": 100}
@@ -69,7 +70,7 @@ class Pages:
         """End them; every one is then stopped."""
         assert self._process.stdin
         self._process.stdin.close()
-        assert await asyncio.wait_for(self._process.wait(), 10) == 0
+        assert await asyncio.wait_for(self._process.wait(), PATIENCE) == 0
         await self._reading
         assert {page.state for page in self.pages.values()} == {"stopped"}
 

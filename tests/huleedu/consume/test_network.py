@@ -21,6 +21,7 @@ from tests.support import programs, servers
 from tests.support.huleedu import content, event, ras_settings, record, registration
 from tests.support.pgbouncer import PgBouncer
 from tests.support.swallowing import swallowing
+from tests.support.waiting import PATIENCE
 
 
 async def test_a_database_connection_that_a_network_swallowed_is_noticed_within_seconds(
@@ -32,7 +33,7 @@ async def test_a_database_connection_that_a_network_swallowed_is_noticed_within_
         through = huleedu_database.replace(f":{url.port}/", f":{way.port}/").replace(url.host, "127.0.0.1")
         ras = Ras(ras_settings(through))
         body = event(ESSAYS_REGISTERED, registration())
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE):
             await ras.receiver.receive(record(ESSAYS_REGISTERED, body))
             way.swallow()
             for offset in range(1, 9):

@@ -18,6 +18,7 @@ from outbox.huleedu.gateway.addresses import Addresses
 from outbox.huleedu.gateway.files import connections_for
 from tests.huleedu.conftest import StartGateway
 from tests.support.gateway import client, closed, closing, sessions, token, until
+from tests.support.waiting import PATIENCE
 
 TOO_MANY = (4429, "too many connections")
 
@@ -45,11 +46,11 @@ async def test_the_oldest_silent_connection_gives_way(start_gateway: StartGatewa
     async with AsyncExitStack() as stack:
         readers = [await silent(stack, gateway) for _ in range(5)]
         for reader in readers[:2]:
-            assert await asyncio.wait_for(is_over(reader), 5)
+            assert await asyncio.wait_for(is_over(reader), PATIENCE)
         assert sample("websocket_unauthenticated") == 3
         async with client(gateway, token()) as socket:
             await (await socket.ping())
-            assert await asyncio.wait_for(is_over(readers[2]), 5)
+            assert await asyncio.wait_for(is_over(readers[2]), PATIENCE)
             assert sample("websocket_unauthenticated") == 2  # who was let in is none of them
         assert not readers[4].at_eof()
 

@@ -27,6 +27,7 @@ from tests.support.gateway import (
     token,
     until,
 )
+from tests.support.waiting import BOUNDED, PATIENCE
 
 
 @given(rate=st.floats(0.1, 1_000), burst=st.integers(1, 100), waits=st.lists(st.floats(0, 10), min_size=1))
@@ -60,7 +61,7 @@ async def test_it_answers_while_a_thousand_connections_are_silent(gateway: Gatew
     for _ in range(20):
         streams = (asyncio.open_connection("127.0.0.1", gateway.port) for _ in range(50))
         silent += [writer for _, writer in await asyncio.gather(*streams)]
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(BOUNDED):
             async with client(gateway, token()):
                 reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
                 writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -127,7 +128,7 @@ async def test_who_does_not_even_read_the_close_is_cut_off(start_gateway: StartG
         [connection] = gateway._server.connections
         while sessions(gateway):
             await publish(redis, "alice", log=False, padding=50_000)
-        await asyncio.wait_for(connection.wait_closed(), 5.0)
+        await asyncio.wait_for(connection.wait_closed(), PATIENCE)
 
 
 async def test_unanswered_pings_close_with_4408(start_gateway: StartGateway) -> None:

@@ -164,7 +164,7 @@ async def test_a_user_with_the_rights_of_the_manual_suffices(
     rights = re.findall(r"`(\+info [^`]*)`.*?`(~[^`]*)`.*?`(&[^`]*)`.*?`(&[^`]*)`", text, re.DOTALL)
     async with Redis.from_url(own_redis.url) as redis:
         words = " ".join(rights[0]).split()
-        await redis.execute_command("ACL SETUSER", "gateway", "on", ">secret", *words)  # type: ignore[no-untyped-call]
+        await redis.execute_command("ACL SETUSER", "gateway", "on", ">secret", *words)
         gateway = await start_gateway(redis_url=own_redis.url.replace("//", "//gateway:secret@"))
         last = await publish(redis, "alice", 1)
         await publish(redis, "alice", 2)

@@ -20,6 +20,7 @@ from outbox.devstack.server import free_port
 from outbox.errors import SettingsError
 from outbox.huleedu.gateway import GatewaySettings
 from tests.support.gateway import SECRET, as_browser, client, closing, token, until
+from tests.support.waiting import BOUNDED, PATIENCE
 
 PROGRAM = "from outbox.huleedu.gateway import GatewaySettings, main; main(GatewaySettings.load())"
 SILENT_NAMES = """
@@ -52,11 +53,11 @@ class Process:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-c", before + PROGRAM, env={**os.environ, **environment}, stderr=log
             )
-        await until(lambda: '"redis.subscribed"' in self.log.read_text(), 20)
+        await until(lambda: '"redis.subscribed"' in self.log.read_text())
 
     async def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return await asyncio.wait_for(self.process.wait(), 20)
+        return await asyncio.wait_for(self.process.wait(), PATIENCE)
 
     def lines(self) -> list[dict[str, object]]:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
@@ -91,7 +92,7 @@ async def test_on_sigterm_sockets_are_closed_with_1001_spread_over_time(
         assert await process.stop() == 0
     times = [end.result() - began for end in ends]
     assert max(times) - min(times) > 0.3
-    assert max(times) < 2
+    assert max(times) < BOUNDED
 
 
 async def test_it_ends_within_ten_seconds_whatever_clients_and_redis_do(

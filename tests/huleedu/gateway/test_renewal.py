@@ -24,10 +24,10 @@ async def renew(socket: ClientConnection, bearer: str) -> dict[str, Any]:
 async def test_a_token_is_renewed_on_the_open_socket(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(jwt_leeway_seconds=0)
     now = int(time.time())
-    async with client(gateway, token(exp=now + 2)) as socket:
-        assert await renew(socket, token(exp=now + 4)) == {"event": "token_accepted", "expires_at": now + 4}
+    async with client(gateway, token(exp=now + 4)) as socket:
+        assert await renew(socket, token(exp=now + 6)) == {"event": "token_accepted", "expires_at": now + 6}
         assert await closing(socket) == (4401, "expired")
-        assert time.time() >= now + 4
+        assert time.time() >= now + 6
 
 
 @pytest.mark.parametrize(

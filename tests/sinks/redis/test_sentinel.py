@@ -64,7 +64,7 @@ async def test_a_failover_by_sentinels_is_followed() -> None:
             async def goes_on() -> bool:
                 return await is_sent(sink, [delivery("ws:1")])
 
-            await until(goes_on, deadline=30.0)
+            await until(goes_on)
             redis.first.resume()  # It thinks that it is the master, until the Sentinels tell it.
             last = delivery("ws:1")
             assert await is_sent(sink, [last])
@@ -85,7 +85,7 @@ async def test_a_master_that_still_answers_is_left_once_the_sentinels_name_anoth
                 sent = await is_sent(sink, [delivery("ws:1")])
                 return sent and await listening.get_message(timeout=1.0) is not None
 
-        await until(heard_by_the_new_master, deadline=30.0)
+        await until(heard_by_the_new_master)
 
 
 async def test_without_a_sentinel_that_answers_it_says_so() -> None:

@@ -18,6 +18,7 @@ from outbox.settings import RedisSettings
 from outbox.sinks.redis import RedisSink
 from tests.support.deliveries import delivery, ids
 from tests.support.sinks import is_sent, started
+from tests.support.waiting import PATIENCE
 
 
 def settings_for(url: str, **settings: Any) -> RedisSettings:
@@ -29,14 +30,14 @@ async def subscribed(redis: Redis, *channels: str) -> AsyncIterator[Any]:
     async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
         await pubsub.subscribe(*channels)
         for _ in channels:
-            await pubsub.get_message(timeout=5.0)
+            await pubsub.get_message(timeout=PATIENCE)
         yield pubsub
 
 
 async def heard(pubsub: Any, count: int) -> list[tuple[str, bytes]]:
     """The next messages, as (channel, data)."""
     messages: list[tuple[str, bytes]] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while len(messages) < count:
             if message := await pubsub.get_message(timeout=1.0):
                 messages.append((message["channel"].decode(), message["data"]))
@@ -82,7 +83,7 @@ async def test_it_is_in_the_log_before_it_is_published(redis: Redis, redis_url: 
     async with started(RedisSink(settings_for(redis_url, stream=True))) as sink, redis.monitor() as monitor:
         await sink.send([delivery("ws:1"), delivery("ws:1"), delivery("ws:2")])
         words: list[str] = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not words or words[-1] != "EXEC":
                 words.append((await monitor.next_command())["command"].split()[0].upper())
     assert [word for word in words if word in ("MULTI", "XADD", "EXPIRE", "PUBLISH", "EXEC")] == [
