@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from outbox.devstack import Kafka, Postgres, Valkey
+from outbox.devstack import Kafka, Postgres, Server, Valkey
 from outbox.devstack.postgres import wheel_binaries
 from tests.support import programs, servers
 from tests.support.certificates import make_certificates
@@ -23,6 +23,10 @@ from tests.support.relay_process import RelayProcess
 from tests.support.secured_kafka import SecuredKafka
 
 POSTGRES = list(servers.postgres_choices())
+
+Server.temporary_folder = servers.memory()
+# A broker that lives for one test is not worth a better compiler.
+Kafka.jvm = (*Kafka.jvm, "-XX:TieredStopAtLevel=1")
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
@@ -24,7 +25,6 @@ from outbox.errors import DevstackError
 
 OLDEST_JAVA = 17
 CLUSTER_ID = "b3V0Ym94LWRldnN0YWNrMA"  # any 16 bytes in base64
-JVM = ("-Xmx350m", "-XX:+UseSerialGC")
 
 
 class Kafka(Server):
@@ -35,6 +35,8 @@ class Kafka(Server):
     """
 
     name = "kafka"
+    jvm: ClassVar[tuple[str, ...]] = ("-Xmx350m", "-XX:+UseSerialGC")
+    """Options of its Java."""
 
     def __init__(
         self,
@@ -71,7 +73,7 @@ class Kafka(Server):
 
     def command(self) -> list[str]:
         """Returns the broker's command line."""
-        return self._java_command(*JVM, "kafka.Kafka", str(self._file))
+        return self._java_command(*self.jvm, "kafka.Kafka", str(self._file))
 
     async def answers(self) -> bool:
         """Returns True if the broker serves metadata, with itself among the brokers."""

@@ -109,7 +109,8 @@ class Topics:
 
     @cached_property
     def _admin(self) -> AdminClient:
-        return AdminClient({"bootstrap.servers": self.bootstrap})
+        # Silent about a broker that the test has killed.
+        return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
 
     async def _is_led(self, topic: str) -> bool:
         return min((await self.leaders(topic)).values(), default=-1) >= 0

@@ -66,9 +66,6 @@ def memory() -> Path | None:
     return MEMORY if roomy and not found.f_flag & os.ST_NOEXEC else None
 
 
-Server.temporary_folder = memory()
-
-
 def missing(what: str) -> NoReturn:
     """Skip the test for want of something; in CI that is a failure."""
     if os.environ.get("CI"):

@@ -98,7 +98,7 @@ async def test_on_sigterm_sockets_are_closed_with_1001_spread_over_time(
 async def test_it_ends_within_ten_seconds_whatever_clients_and_redis_do(
     process: Process, own_redis: Valkey
 ) -> None:
-    await process.start(own_redis.url, GATEWAY_DRAIN_SECONDS="3")
+    await process.start(own_redis.url, GATEWAY_DRAIN_SECONDS="0.5")
     async with AsyncExitStack() as stack:
         silent = await asyncio.open_connection("127.0.0.1", process.port)
         stack.callback(silent[1].close)
