@@ -16,8 +16,8 @@ from tests.support.relay_process import RelayProcess
 StartRelay = Callable[..., Awaitable[RelayProcess]]
 
 SHORT_LEASE = {
-    "OUTBOX_LEASE_SECONDS": "1",
-    "OUTBOX_SEND_TIMEOUT_SECONDS": "0.5",
+    "OUTBOX_LEASE_SECONDS": "2",
+    "OUTBOX_SEND_TIMEOUT_SECONDS": "1",
     "OUTBOX_PUMPS": "1",
     "OUTBOX_ERROR_RETRY_INTERVAL_SECONDS": "0.5",
 }
