@@ -317,7 +317,7 @@ async def test_too_few_replicas(steady: Kafka, second: Kafka, pair: KafkaSink) -
         return "NOT_ENOUGH_REPLICAS" in str(results[0])
 
     await until(is_known)
-    first, second, other = await pair.send([delivery(topic, "k"), delivery(topic, "k"), delivery(good)])
-    assert only_unavailable([first], scope="part", uncertain=False)
-    assert isinstance(second, Unsent)
+    refused, behind, other = await pair.send([delivery(topic, "k"), delivery(topic, "k"), delivery(good)])
+    assert only_unavailable([refused], scope="part", uncertain=False)
+    assert isinstance(behind, Unsent)
     assert isinstance(other, Sent)
