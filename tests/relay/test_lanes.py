@@ -32,7 +32,7 @@ async def shared(connection: asyncpg.Connection, *expected: int) -> None:
     async def so() -> bool:
         return await shares(connection) == list(expected)
 
-    await until(so)
+    await until(so, deadline=60.0)
 
 
 async def test_a_relay_that_comes_alone_takes_all_and_gives_half_to_the_next(
