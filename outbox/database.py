@@ -33,6 +33,8 @@ _OWN = {
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
     "standard_conforming_strings": "on",
+    # Where times pass through text, none may come back as another.
+    "datestyle": "ISO",
     "work_mem": "16MB",
     # Rows that a policy hides are an error, not a table that looks empty.
     "row_security": "off",

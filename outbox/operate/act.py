@@ -20,6 +20,7 @@ from sqlalchemy import (
     Select,
     SmallInteger,
     and_,
+    case,
     func,
     literal,
     select,
@@ -27,7 +28,7 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, array
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.operate.integrity import run
@@ -81,9 +82,10 @@ class Rows(NamedTuple):
         return literal([id_ for _, id_ in self.places], ARRAY(BigInteger))
 
     def among(self, queue: FromClause) -> ColumnElement[bool]:
-        """The condition that a row of the queue is one of these, for a look-up of each by its key."""
+        """The condition that a row of the queue is one of these, looked up as by `lookup.at`."""
         place = func.unnest(self.lanes, self.ids).table_valued("lane", "id").render_derived()
-        return and_(queue.c.sink == self.sink, queue.c.lane == place.c.lane, queue.c.id == place.c.id)
+        key = {"sink": case((place.c.id.is_not(None), self.sink)), "lane": place.c.lane, "id": place.c.id}
+        return and_(*(queue.c[column] == func.any(array([value])) for column, value in key.items()))
 
 
 _RETRIABLE = ("parked", "retrying")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from outbox.schema.integrity import DONE, HIGHEST_ID, QUEUED, WRITTEN
+from outbox.schema.lookup import at, is_one
 from outbox.schema.notes import note_gaps
 
 SKIP = f"""
     WITH gone AS (
         DELETE FROM {{schema}}outbox_queue q USING unnest($2::smallint[], $3::bigint[]) AS place (lane, id)
-        WHERE q.sink = $1 AND q.lane = place.lane AND q.id = place.id
+        WHERE {at("place")}
         RETURNING q.sink, q.id, q.attempts, q.blocks, q.uncertain
     ), receipts AS (
         INSERT INTO {{schema}}outbox_receipts (id, outcome, attempts)
@@ -124,10 +125,11 @@ MEND_QUEUE = f"""
         FOR UPDATE OF place SKIP LOCKED
     ), judged AS MATERIALIZED ({_JUDGED}
     ), forgotten AS (
-        DELETE FROM {{schema}}outbox_receipts r USING judged WHERE r.id = judged.id AND judged.stale
+        DELETE FROM {{schema}}outbox_receipts r USING judged
+        WHERE {is_one("r.id", "judged.id")} AND judged.stale
     ), dropped AS (
         DELETE FROM {{schema}}outbox_queue q USING judged
-        WHERE q.sink = judged.sink AND q.lane = judged.lane AND q.id = judged.id AND NOT judged.stale
+        WHERE {at("judged", sink="judged.sink")} AND NOT judged.stale
     )
     SELECT count(*) FILTER (WHERE again), count(*) FILTER (WHERE stale), count(*) FILTER (WHERE ghost),
            coalesce(array_agg(DISTINCT sink) FILTER (WHERE blocks AND NOT stale), '{{}}')

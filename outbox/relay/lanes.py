@@ -108,8 +108,9 @@ class Lane:
 
     def unite(self, name: str) -> None:
         """Takes a destination's own line back into the shared one."""
-        self.rewind(None, self.own.pop(name, self.floor))
-        self.due.pop(name, None)
+        self.floor = min(self.floor, self.own.pop(name, self.floor))
+        if self.due.pop(name, None) is not None:
+            self.due.pop(None, None)
 
     def advance(self, line: str | None, reach: int) -> bool:
         """Moves a line's floor on to an id; never back. Returns whether it moved."""
@@ -284,6 +285,11 @@ class Lanes:
         if lost:
             lanes.forget(lost)
             emit("lanes.lost", sink=lanes.sink, lanes=sorted(lost))
+        # Whose taking was answered to nobody, or whose epoch somebody changed: nobody else can have them.
+        found = epochs.keys() - lanes.owned.keys()
+        if found:
+            lanes.owned.update((number, Lane(number, epochs[number])) for number in found)
+            emit("lanes.taken", sink=lanes.sink, lanes=sorted(found))
 
     async def _take(self, connection: asyncpg.Connection, lanes: SinkLanes, count: int) -> None:
         taken = await connection.fetch(

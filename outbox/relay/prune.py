@@ -14,6 +14,7 @@ import asyncpg
 
 from outbox.observe import emit
 from outbox.schema import in_schema
+from outbox.schema.lookup import is_one
 from outbox.settings import Settings
 
 _ROWS = 1_000
@@ -21,27 +22,28 @@ _ROWS = 1_000
 _IN_VAIN = 200
 """How many steps of the second walk may find nothing in one round: about 0.1 s of the database's time."""
 
-PRUNE = """
+PRUNE = f"""
     WITH looked AS MATERIALIZED (
-        SELECT id, settled_at FROM {schema}outbox_receipts WHERE id > $1 ORDER BY id LIMIT $2
+        SELECT id, settled_at FROM {{schema}}outbox_receipts WHERE id > $1 ORDER BY id LIMIT $2
     ), old AS MATERIALIZED (
         SELECT id FROM looked WHERE settled_at < now() - $3::double precision * interval '1 second'
     ), judged AS MATERIALIZED (
         SELECT old.id, coalesce(written.is_needed, false) AS is_needed
         FROM old LEFT JOIN LATERAL (
             SELECT EXISTS (
-                SELECT FROM {schema}outbox_queue q WHERE q.sink = o.sink AND q.lane = o.lane AND q.id = o.id
+                SELECT FROM {{schema}}outbox_queue q WHERE q.sink = o.sink AND q.lane = o.lane AND q.id = o.id
             ) OR o.sink <> ALL ($4::text[]) AND EXISTS (
-                SELECT FROM {schema}outbox_relays r
+                SELECT FROM {{schema}}outbox_relays r
                 WHERE r.expires_at > clock_timestamp() AND o.sink = ANY (r.sinks)
             ) AS is_needed
-            FROM {schema}outbox o WHERE o.id = old.id OFFSET 0
+            FROM {{schema}}outbox o WHERE o.id = old.id OFFSET 0
         ) AS written ON true
     ), receipts AS (
-        DELETE FROM {schema}outbox_receipts r USING judged WHERE r.id = judged.id AND NOT judged.is_needed
+        DELETE FROM {{schema}}outbox_receipts r USING judged
+        WHERE {is_one("r.id", "judged.id")} AND NOT judged.is_needed
         RETURNING r.id
     ), written AS (
-        DELETE FROM {schema}outbox o USING receipts WHERE o.id = receipts.id
+        DELETE FROM {{schema}}outbox o USING receipts WHERE {is_one("o.id", "receipts.id")}
     )
     SELECT (SELECT count(*) FROM receipts) AS rows, max(id) AS last_id FROM looked
 """

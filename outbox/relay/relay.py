@@ -163,7 +163,11 @@ class Relay:
     def _serve(self, served: ServedSink) -> Serving:
         settings = self._settings
         return Serving(
-            served, self._lanes, lease=settings.lease_seconds, heartbeat=settings.heartbeat_seconds
+            served,
+            self._lanes,
+            [pump.trouble for pump in self._parts.pumps[served.name]],
+            lease=settings.lease_seconds,
+            heartbeat=settings.heartbeat_seconds,
         )
 
     async def _sessions(self) -> None:
@@ -220,7 +224,9 @@ class Relay:
 
     async def _pump(self, served: ServedSink, pump: Pump, ending: asyncio.Event) -> None:
         async def life() -> None:
+            pump.trouble.connected = False
             async with relay_connection(self._settings, f"outbox {served.name} pump") as connection:
+                pump.trouble.connected = True
                 store = Store(
                     connection,
                     self._settings,
@@ -234,7 +240,10 @@ class Relay:
             emit("pump.failed", sink=served.name, pump=pump.number, reason=reason, pause=pause)
 
         await _first(self._serving[served.name].started, ending)
-        await keep_running(life, ending, pump.trouble, tell)
+        try:
+            await keep_running(life, ending, pump.trouble, tell)
+        finally:
+            pump.trouble.end()  # With the session: in the next one it has not tried yet.
 
     async def _maintain(self, ending: asyncio.Event) -> None:
         async def life() -> None:

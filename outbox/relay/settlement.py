@@ -7,6 +7,7 @@ up leaves a note of the gap; what is delivered costs nothing for it.
 from __future__ import annotations
 
 from outbox.relay.statements import GONE, HISTORY
+from outbox.schema.lookup import at
 from outbox.schema.notes import note_gaps
 
 
@@ -25,7 +26,7 @@ def _deliver(sent: str, same: str, on_conflict: str) -> str:
     WITH done AS (
         DELETE FROM {{schema}}outbox_queue q
         USING {sent}
-        WHERE q.sink = $1 AND q.lane = sent.lane AND q.id = sent.id AND {same}
+        WHERE {at("sent")} AND {same}
         RETURNING q.lane, q.id, q.attempts, q.blocks, q.first_due_at,
                   sent.partition, sent.partition_offset, sent.receivers
     ), receipts AS (
@@ -91,8 +92,7 @@ FAIL = f"""{_FENCE}, recorded AS (
                     $10::timestamptz[], $11::boolean[], $13::uuid[])
             AS failed (lane, id, counted, reason, delay, expires_at, uncertain, message_id)
         JOIN fence ON fence.lane = failed.lane
-        WHERE q.sink = $1 AND q.lane = failed.lane AND q.id = failed.id
-          AND {_same("$12::text", "failed.message_id")}
+        WHERE {at("failed")} AND {_same("$12::text", "failed.message_id")}
         RETURNING q.sink, q.id, q.parked_at
     ), lost AS (
         SELECT sink, id FROM recorded WHERE parked_at IS NOT NULL
@@ -109,7 +109,7 @@ MARK_UNCERTAIN = f"""{_FENCE}
     UPDATE {{schema}}outbox_queue q SET uncertain = true
     FROM unnest($5::smallint[], $6::bigint[], $8::uuid[]) AS sent (lane, id, message_id)
     JOIN fence ON fence.lane = sent.lane
-    WHERE q.sink = $1 AND q.lane = sent.lane AND q.id = sent.id AND {_same("$7::text", "sent.message_id")}
+    WHERE {at("sent")} AND {_same("$7::text", "sent.message_id")}
 """
 """Remember that a send may have arrived, where the lane is still ours."""
 
@@ -117,7 +117,7 @@ EXPIRE = f"""{_FENCE}, gone AS (
         DELETE FROM {{schema}}outbox_queue q
         USING unnest($5::smallint[], $6::bigint[], $8::uuid[]) AS late (lane, id, message_id)
         JOIN fence ON fence.lane = late.lane
-        WHERE q.sink = $1 AND q.lane = late.lane AND q.id = late.id AND {_same("$7::text", "late.message_id")}
+        WHERE {at("late")} AND {_same("$7::text", "late.message_id")}
         RETURNING q.sink, q.id, q.attempts
     ), receipts AS (
         INSERT INTO {{schema}}outbox_receipts (id, outcome, attempts)

@@ -24,6 +24,8 @@ class Trouble:
     """Monotonic time of the first failure."""
     reason: str = ""
     """Of the last failure; empty while all is well."""
+    connected: bool = False
+    """Whether it had its connection to the database."""
 
     def begin(self, reason: str) -> float:
         """Takes note of a failure; returns for how many seconds to pause."""
@@ -32,6 +34,11 @@ class Trouble:
         self.failures += 1
         self.reason = reason
         return _PAUSE.ceiling(self.failures)
+
+    @property
+    def unconnected_seconds(self) -> float:
+        """For how long it has been failing for want of a connection."""
+        return monotonic() - self.since if self.failures and not self.connected else 0.0
 
     def end(self) -> None:
         """Takes note that the loop does its work."""

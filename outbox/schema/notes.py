@@ -24,7 +24,7 @@ def note_gaps(lost: str) -> str:
     """Returns the INSERT of a note for each destination of the CTE `lost` (sink, id), unless one waits there.
 
     A sink that has no text for it, or one that is too long, gets none. Two statements at once may both write
-    one, which is harmless.
+    one, which is harmless. What somebody else wrote under its type, and may wait for long, is none.
     """
     return f"""
         INSERT INTO {{schema}}outbox (message_id, type, sink, destination, payload)
@@ -43,6 +43,7 @@ def note_gaps(lost: str) -> str:
             SELECT FROM (
                 SELECT o.sink, o.lane, o.id FROM {{schema}}outbox o
                 WHERE o.type = '{NOTE}' AND o.sink = gap.sink AND o.destination = gap.destination
+                  AND o.key IS NULL AND o.available_at IS NULL AND o.expires_at IS NULL
                 ORDER BY o.id DESC LIMIT 1
             ) AS newest
             JOIN {{schema}}outbox_queue q USING (sink, lane, id)

@@ -7,9 +7,11 @@ import pytest
 
 from outbox.observe import watch
 from outbox.relay import Relay
+from outbox.schema.grants import grants
 from outbox.testing import Gate
 from tests.relay.odd_sinks import Fickle
 from tests.relay.traffic import SINK, emptied, settings_of, write
+from tests.support import sql
 from tests.support.waiting import until
 
 BREAK_SETTLING = """
@@ -102,3 +104,28 @@ async def test_what_a_sink_raises_is_charged_to_the_delivery_at_fault_alone(
             await emptied(connection, but=1)
     assert {event.fields["id"] for event in events.matching("delivery.retry")} == {ids[100]}
     assert sorted(set(gate.arrived)) == ids[:100] + ids[101:]
+
+
+async def test_a_relay_whose_pumps_get_no_connection_leaves_its_lanes_to_one_that_works(
+    environment: dict[str, str], database: str, connection: asyncpg.Connection
+) -> None:
+    async with sql.role(database) as (name, url):
+        for statement in grants("relay", name):
+            await connection.execute(statement)
+        limited = settings_of({**environment, "OUTBOX_DATABASE_URL": url, "OUTBOX_PUMPS": "1"})
+        free = settings_of({**environment, "OUTBOX_PUMPS": "1"})
+        # Its heartbeat alone.
+        await connection.execute(f"ALTER ROLE {name} CONNECTION LIMIT 1")
+        with watch() as events:
+            async with Relay(limited), Relay(free):
+                left = await events.wait_for("sink.left", sink=SINK)
+                assert "too many connections" in left.fields["reason"]
+                await write(connection, [str(number) for number in range(100)])
+                await emptied(connection)
+                await connection.execute(f"ALTER ROLE {name} CONNECTION LIMIT -1")
+
+                async def both_serve() -> bool:
+                    owners = "SELECT count(DISTINCT owner) FROM outbox_lanes WHERE expires_at > now()"
+                    return bool(await connection.fetchval(owners) == 2)
+
+                await until(both_serve, deadline=60.0)

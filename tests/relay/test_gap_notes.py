@@ -143,6 +143,19 @@ async def test_there_is_never_a_note_for_a_note(
     assert len(await notes(connection)) == 2
 
 
+@pytest.mark.usefixtures("by_hand")
+async def test_what_somebody_wrote_under_its_type_keeps_no_note_away(
+    environment: dict[str, str], connection: asyncpg.Connection
+) -> None:
+    await connection.execute(
+        "INSERT INTO outbox (message_id, type, sink, destination, key, available_at)"
+        f" SELECT gen_random_uuid(), '{NOTE}', '{SINK}', 'slots', key, available_at"
+        " FROM (VALUES ('k', NULL), (NULL, timestamptz '9999-01-01')) AS theirs (key, available_at)"
+    )
+    await skip(environment, *await write(connection, ["a"], destination="slots"))
+    assert [note["payload"] for note in await notes(connection)].count(TEXT.encode()) == 1
+
+
 async def test_a_sink_without_a_note_writes_none(
     environment: dict[str, str], connection: asyncpg.Connection
 ) -> None:

@@ -51,6 +51,21 @@ async def test_a_relay_that_comes_alone_takes_all_and_gives_half_to_the_next(
         assert await shares(connection) == [LANES]
 
 
+async def test_what_it_owns_and_was_not_told_of_is_not_left_unserved(
+    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate
+) -> None:
+    """As where the answer to its taking was lost, or somebody changed an epoch by hand."""
+    async with ByHand.made(environment) as relay:
+        await relay.beat()
+        await connection.execute("UPDATE outbox_lanes SET epoch = epoch + 1 WHERE lane < 8")
+        await relay.beat()
+        assert relay.owned == set(range(LANES))
+        gate.set(Fault(kind="transient"))
+        ids = await write(connection, [str(number) for number in range(100)])
+        await relay.turn()
+        assert await connection.fetchval("SELECT count(*) FROM outbox_queue WHERE attempts = 1") == len(ids)
+
+
 async def test_a_relay_whose_version_is_upgraded_in_place_goes_on(
     environment: dict[str, str], connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
