@@ -84,8 +84,8 @@ class Rows(NamedTuple):
     def among(self, queue: FromClause) -> ColumnElement[bool]:
         """The condition that a row of the queue is one of these, looked up as by `lookup.at`."""
         place = func.unnest(self.lanes, self.ids).table_valued("lane", "id").render_derived()
-        key = {"sink": case((place.c.id.is_not(None), self.sink)), "lane": place.c.lane, "id": place.c.id}
-        return and_(*(queue.c[column] == func.any(array([value])) for column, value in key.items()))
+        sink = array([case((place.c.id.is_not(None), self.sink))])
+        return and_(queue.c.sink == func.any(sink), queue.c.lane == place.c.lane, queue.c.id == place.c.id)
 
 
 _RETRIABLE = ("parked", "retrying")

@@ -7,7 +7,7 @@ up leaves a note of the gap; what is delivered costs nothing for it.
 from __future__ import annotations
 
 from outbox.relay.statements import GONE, HISTORY
-from outbox.schema.lookup import at
+from outbox.schema.lookup import at, is_one
 from outbox.schema.notes import note_gaps
 
 
@@ -91,7 +91,7 @@ FAIL = f"""{_FENCE}, recorded AS (
         FROM unnest($5::smallint[], $6::bigint[], $7::integer[], $8::text[], $9::double precision[],
                     $10::timestamptz[], $11::boolean[], $13::uuid[])
             AS failed (lane, id, counted, reason, delay, expires_at, uncertain, message_id)
-        JOIN fence ON fence.lane = failed.lane
+        JOIN fence ON {is_one("failed.lane", "fence.lane")}
         WHERE {at("failed")} AND {_same("$12::text", "failed.message_id")}
         RETURNING q.sink, q.id, q.parked_at
     ), lost AS (
@@ -108,7 +108,7 @@ Whether the key of a parked one waits is said by the policy in force, which may 
 MARK_UNCERTAIN = f"""{_FENCE}
     UPDATE {{schema}}outbox_queue q SET uncertain = true
     FROM unnest($5::smallint[], $6::bigint[], $8::uuid[]) AS sent (lane, id, message_id)
-    JOIN fence ON fence.lane = sent.lane
+    JOIN fence ON {is_one("sent.lane", "fence.lane")}
     WHERE {at("sent")} AND {_same("$7::text", "sent.message_id")}
 """
 """Remember that a send may have arrived, where the lane is still ours."""
@@ -116,7 +116,7 @@ MARK_UNCERTAIN = f"""{_FENCE}
 EXPIRE = f"""{_FENCE}, gone AS (
         DELETE FROM {{schema}}outbox_queue q
         USING unnest($5::smallint[], $6::bigint[], $8::uuid[]) AS late (lane, id, message_id)
-        JOIN fence ON fence.lane = late.lane
+        JOIN fence ON {is_one("late.lane", "fence.lane")}
         WHERE {at("late")} AND {_same("$7::text", "late.message_id")}
         RETURNING q.sink, q.id, q.attempts
     ), receipts AS (

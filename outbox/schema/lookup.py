@@ -14,10 +14,9 @@ def is_one(column: str, value: str) -> str:
 
 
 def at(place: str, *, row: str = "q", sink: str = "$1") -> str:
-    """Returns the condition that a row of the queue is the one at a place, which has a lane and an id."""
-    key = {
-        "sink": f"CASE WHEN {place}.id IS NOT NULL THEN {sink} END",
-        "lane": f"{place}.lane",
-        "id": f"{place}.id",
-    }
-    return " AND ".join(is_one(f"{row}.{column}", value) for column, value in key.items())
+    """Returns the condition that a row of the queue is the one at a place, which has a lane and an id.
+
+    Whatever else is joined by the lane or the id needs `is_one` too, or the planner looks rows up by that.
+    """
+    depends = f"CASE WHEN {place}.id IS NOT NULL THEN {sink} END"
+    return f"{is_one(f'{row}.sink', depends)} AND {row}.lane = {place}.lane AND {row}.id = {place}.id"
