@@ -98,5 +98,5 @@ async def test_settling_reads_few_rows_though_the_queue_was_empty_when_it_was_an
     read = await connection.fetchval(
         "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'outbox_queue'"
     )
-    # The DELETE above may be told late. A look at all of the queue, or of its lane, for each would be a million.
+    # The DELETE above may be told late. To look at all of the queue, or a lane, for each would be a million.
     assert 2_000 <= read < 60_000
