@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from outbox import operate
+from outbox.observe import watch
 from outbox.relay import Relay
 from outbox.schema import in_schema
 from outbox.schema.grants import grants
@@ -193,25 +194,23 @@ async def test_relay_and_operator_may_write_notes_with_their_own_rights_alone(
 
 
 async def test_a_relay_whose_grants_are_older_than_notes_records_what_it_gives_up_all_the_same(
-    environment: dict[str, str],
-    database: str,
-    connection: asyncpg.Connection,
-    gate: Gate,
-    caplog: pytest.LogCaptureFixture,
+    environment: dict[str, str], database: str, connection: asyncpg.Connection, gate: Gate
 ) -> None:
     async with sql.role(database) as (relay, url):
         for statement in grants("relay", relay):
             await connection.execute(statement)
         await connection.execute(f"REVOKE INSERT ON outbox FROM {relay}")
-        async with ByHand.made({**environment, "OUTBOX_DATABASE_URL": url}) as made:
-            await made.beat()
-            await write(connection, ["k"], available_in=-9, expires_in=-5)
-            bad, _ = await write(connection, ["bad", "good"])
-            gate.set(Fault(kind="permanent", id=bad))
-            await delivered(made, connection, but=1)
+        with watch() as events:
+            async with ByHand.made({**environment, "OUTBOX_DATABASE_URL": url}) as made:
+                await made.beat()
+                await write(connection, ["k"], available_in=-9, expires_in=-5)
+                bad, _ = await write(connection, ["bad", "good"])
+                gate.set(Fault(kind="permanent", id=bad))
+                await delivered(made, connection, but=1)
     assert (await state(connection, bad))["state"] == "parked"
     assert await notes(connection) == []
-    assert caplog.text.count("notes.forbidden") == 1
+    reasons = {event.fields["reason"] for event in events.matching("notes.forbidden")}
+    assert reasons == {"InsufficientPrivilegeError: permission denied for table outbox"}
 
 
 @pytest.mark.usefixtures("by_hand")
