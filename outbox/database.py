@@ -206,7 +206,7 @@ def _local(own: Mapping[str, str]) -> str:
     return begun + " ".join(f"SET LOCAL {name} = '{value}';" for name, value in local.items())
 
 
-class _Pooled(asyncpg.Connection):  # type: ignore[misc]
+class _Pooled(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
     """Has its settings in each transaction, since behind a pooler a session belongs to nobody."""
 
     for_each_transaction = ""

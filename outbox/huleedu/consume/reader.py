@@ -17,7 +17,7 @@ Fetched = Mapping[TopicPartition, Sequence[ConsumerRecord]]
 _PAUSE_SECONDS = 0.05
 
 
-class Unreadable(ConsumerRecord):  # type: ignore[misc]
+class Unreadable(ConsumerRecord):  # type: ignore[misc]  # aiokafka has no types
     """A record of which only the place is known."""
 
     reason = (
