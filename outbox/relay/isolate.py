@@ -20,6 +20,8 @@ _MOST_FAULTS = 8
 """After so many deliveries that failed alone it is not about them: the rest waits for the next round."""
 _LOOK_SECONDS = 1.0
 """How soon after the machine woke a send ends whose lease did."""
+_INT4, _INT8 = 2**31, 2**63
+"""The columns of a receipt hold what is below, and down to the same below zero."""
 
 
 async def send_isolated(
@@ -91,7 +93,7 @@ class _Isolation:
             return Transient(describe(error))
         given = len(results) if isinstance(results, Sequence) else "no"
         if given == len(batch):
-            return results
+            return [result if _is_result(result) else _no_result(result) for result in results]
         return Transient(f"the sink gave {given} results for {len(batch)} deliveries", uncertain=True)
 
     async def _halves(self, batch: Sequence[Delivery], error: SinkError) -> list[Result]:
@@ -108,3 +110,20 @@ class _Isolation:
         second = iter(await self.send(rest) if rest else ())
         behind = (BEHIND if delivery.key_hash in failed else next(second) for delivery in batch[middle:])
         return [*first, *behind]
+
+
+def _is_result(answer: object) -> bool:
+    """Whether it can be recorded: one place that cannot would keep the whole batch from it, for ever."""
+    if not isinstance(answer, Sent):
+        return isinstance(answer, SinkError)
+    partition, offset, receivers = answer
+    # In place: it is asked of every delivery, and three calls would take thrice as long.
+    return (
+        (partition is None or (isinstance(partition, int) and -_INT4 <= partition < _INT4))
+        and (offset is None or (isinstance(offset, int) and -_INT8 <= offset < _INT8))
+        and (receivers is None or (isinstance(receivers, int) and -_INT4 <= receivers < _INT4))
+    )
+
+
+def _no_result(answer: object) -> Transient:
+    return Transient(f"the sink gave {answer!r:.100} for a result", uncertain=True)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, assert_never
 
-from outbox.errors import Permanent, Scope, SinkError, Transient, Unavailable, Unsent
+from outbox.errors import Permanent, Scope, SinkError, Unavailable, Unsent
 from outbox.message import Delivery, Result, Sent
 from outbox.policy import Policy
 from outbox.relay.outgoing import Outgoing
@@ -151,7 +151,7 @@ def judge(
         _leave(verdict, delivery)
     for delivery, flaw in outgoing.flawed:
         verdict.failures.append(Failure(delivery, flaw, None, counted=False, uncertain=False))
-    failed: list[tuple[Delivery, Result]] = []
+    failed: list[tuple[Delivery, SinkError]] = []
     for delivery, result in zip(outgoing.send, results, strict=True):
         if isinstance(result, Sent):
             verdict.sent.append((delivery, result))
@@ -164,7 +164,7 @@ def judge(
 
 def _judge_failed(
     verdict: Verdict,
-    failed: Sequence[tuple[Delivery, Result]],
+    failed: Sequence[tuple[Delivery, SinkError]],
     policy: Policy,
     jitter: Iterator[float],
     outages: Outages,
@@ -172,9 +172,9 @@ def _judge_failed(
     keys: set[int] = set()
     crippled = _crippled(verdict.sent, failed)
     for delivery, result in failed:
-        error = result if isinstance(result, SinkError) else _no_result(result)
-        if isinstance(error, Unavailable):
-            error = _blame(error, delivery.destination, crippled, verdict, outages)
+        error = result
+        if isinstance(result, Unavailable):
+            error = _blame(result, delivery.destination, crippled, verdict, outages)
         if delivery.key_hash in keys:
             # It stays behind the first failure of its key, whatever its own was.
             outcome: Outcome = Keep(uncertain=error.uncertain)
@@ -189,7 +189,7 @@ def _judge_failed(
 
 
 def _crippled(
-    sent: Sequence[tuple[Delivery, Sent]], failed: Sequence[tuple[Delivery, Result]]
+    sent: Sequence[tuple[Delivery, Sent]], failed: Sequence[tuple[Delivery, SinkError]]
 ) -> Collection[str]:
     """Returns the destinations of which several parts failed, and more than did not."""
     broken: dict[str, set[str | None]] = defaultdict(set)
@@ -239,7 +239,3 @@ def _note(verdict: Verdict, delivery: Delivery, outcome: Outcome) -> None:
                 verdict.uncertain.append(delivery)
         case _:
             assert_never(outcome)
-
-
-def _no_result(answer: object) -> Transient:
-    return Transient(f"the sink gave {answer!r:.100} for a result", uncertain=True)

@@ -45,6 +45,15 @@ class Vague(Odd):
         return ["fine"] * len(deliveries)
 
 
+class Astray(Odd):
+    """Says of the odd ones that they are where no receipt can say."""
+
+    place: ClassVar[Any] = None
+
+    async def odd(self, deliveries: Sequence[Delivery]) -> Any:
+        return [Astray.place if delivery.key == "odd" else Sent() for delivery in deliveries]
+
+
 class Fierce(Odd):
     async def odd(self, _: Sequence[Delivery]) -> Any:
         raise ZeroDivisionError("a\0b \udcff\nand a second line")

@@ -7,11 +7,12 @@ import asyncio
 import asyncpg
 import pytest
 
+from outbox.message import Sent
 from outbox.observe import watch
 from outbox.relay import Relay
 from outbox.testing import Gate
 from tests.relay.by_hand import ByHand
-from tests.relay.odd_sinks import Curt, Fierce, Impatient, Silent, Slow, Stubborn, Vague, odd
+from tests.relay.odd_sinks import Astray, Curt, Fierce, Impatient, Silent, Slow, Stubborn, Vague, odd
 from tests.relay.traffic import SINK, emptied, settings_of, state, write
 
 
@@ -43,6 +44,29 @@ async def test_an_answer_that_is_none_fails_what_was_sent(
         await connection.execute("UPDATE outbox_queue SET due_at = due_at + interval '1 hour' WHERE blocks")
         await relay.turn()
     assert gate.arrived == others
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        Sent(offset="12"),  # type: ignore[arg-type]
+        Sent(partition=2**31),
+        Sent(offset=2**63),
+        Sent(receivers=-(2**40)),
+    ],
+)
+async def test_a_place_that_no_receipt_can_hold_is_no_result_and_keeps_no_others_from_being_recorded(
+    environment: dict[str, str], connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, place: Sent
+) -> None:
+    monkeypatch.setattr(Astray, "place", place)
+    ids = await write(connection, ["even", "odd", "level"])
+    async with ByHand.made(odd(environment, Astray)) as relay:
+        await relay.beat()
+        await relay.turn()
+    states = [await state(connection, id_) for id_ in ids]
+    assert [row["state"] for row in states] == ["delivered", "retrying", "delivered"]
+    assert (states[1]["attempts"], states[1]["uncertain"]) == (1, True)
+    assert states[1]["last_error"] == f"the sink gave {place!r} for a result"
 
 
 async def test_an_answer_that_is_always_uncertain_is_parked_as_that(
