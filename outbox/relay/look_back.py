@@ -28,6 +28,9 @@ class LookBack:
         """Those still to be walked, in this walk."""
         self._after: dict[int, int] = {}
         """Up to which id each lane of the first of them was looked at."""
+        self._until: dict[int, int] = {}
+        """Where each lane's floor was when that line's walk began: what comes to lie below it later is for
+        the next walk, or this one would never end."""
 
     async def step(self, store: Store, lanes: Sequence[Lane], own: Sequence[str]) -> None:
         """Looks at some rows, if it is time."""
@@ -35,15 +38,16 @@ class LookBack:
             return
         self._lines = self._lines or [None, *own]
         if await self._walk(store, lanes, self._lines[0], own):
-            self._lines, self._after = self._lines[1:], {}
+            self._lines, self._after, self._until = self._lines[1:], {}, {}
         self._next = monotonic() + (self._pause if self._lines else self._every)
 
     async def _walk(self, store: Store, lanes: Sequence[Lane], line: str | None, own: Sequence[str]) -> bool:
         """Looks at some rows of a line; returns whether none was left."""
         mine = {lane.number: lane for lane in lanes if line is None or line in lane.own}
+        floors = {number: lane.floor if line is None else lane.own[line] for number, lane in mine.items()}
+        self._until = floors | self._until
         walks = [
-            Walk(number, line, lane.floor if line is None else lane.own[line], _DEPTH)
-            for number, lane in mine.items()
+            Walk(number, line, min(floor, self._until[number]), _DEPTH) for number, floor in floors.items()
         ]
         after = [self._after.get(number, 0) for number in mine]
         ended = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -165,11 +165,19 @@ class ByHand:
 
     async def look_back(self, sink: str = SINK) -> None:
         """Walk below all floors."""
-        lanes = list(self._parts.lanes.of(sink).owned.values())
-        own = self._parts.pumps[sink][0]._lines.apart
+        step = self.looking_back(sink)
+        for _ in range(2 + 2 * len(self._parts.pumps[sink][0]._lines.apart)):
+            await step()
+
+    def looking_back(self, sink: str = SINK) -> Callable[[], Awaitable[None]]:
+        """What takes the next step of walks below all floors, which follow one another, each time."""
         look_back = LookBack(every_seconds=0.0, step_seconds=0.0)
-        for _ in range(2 + 2 * len(own)):
-            await look_back.step(self._stores[sink], lanes, own)
+
+        def step() -> Awaitable[None]:
+            lanes = list(self._parts.lanes.of(sink).owned.values())
+            return look_back.step(self._stores[sink], lanes, self._parts.pumps[sink][0]._lines.apart)
+
+        return step
 
     async def prepare_fetch(self, sink: str = SINK, *, down: Collection[str] = ()) -> None:
         """Prepare its pump's fetch and run it once, so that its plan is made now."""

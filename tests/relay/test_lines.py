@@ -204,6 +204,27 @@ async def test_what_was_set_free_by_hand_is_found_in_a_line_of_its_own_too(
     assert scheduled in gate.arrived
 
 
+async def test_what_was_set_free_by_hand_is_found_though_more_comes_to_lie_below_the_floor_all_the_time(
+    by_hand: ByHand, connection: asyncpg.Connection, gate: Gate
+) -> None:
+    (free,) = await write(connection, ["a"], available_in=3600)
+    step = by_hand.looking_back()
+
+    async def look() -> None:
+        """Look on, after something else was scheduled in the same lane and passed by."""
+        await write(connection, ["a"], available_in=3600)
+        for _ in range(4):
+            await by_hand.turn()
+        await step()
+
+    for _ in range(3):
+        await look()
+    await connection.execute("UPDATE outbox_queue SET due_at = NULL WHERE id = $1", free)
+    for _ in range(6):
+        await look()
+    assert gate.arrived == [free]
+
+
 async def has_arrived(relay: ByHand, gate: Gate, count: int) -> bool:
     """Whether so many have, after another turn."""
     await relay.turn()
