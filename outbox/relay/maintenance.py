@@ -42,8 +42,9 @@ class Maintenance:
         self._prune = Prune(settings)
 
     async def run(self, connection: asyncpg.Connection, ending: asyncio.Event) -> None:
-        """Prunes, and names who holds the floors back, every now and then until `ending`."""
+        """Follows the policy, prunes, and names who holds the floors back, again and again until `ending`."""
         while not ending.is_set():
+            await self.published.follow(connection, ending)
             try:
                 await self._prune.round(connection, ending)
             except (asyncpg.PostgresError, TimeoutError) as error:

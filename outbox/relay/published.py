@@ -6,6 +6,7 @@ it and by those that are overruled, so that two relays with different settings d
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -14,6 +15,7 @@ from uuid import UUID
 import asyncpg
 
 from outbox.observe import emit
+from outbox.relay.batch import BEFORE_ALL, Due
 from outbox.relay.statements import GONE
 from outbox.schema import in_schema
 from outbox.settings import Settings
@@ -29,18 +31,32 @@ PUBLISH = """
 """
 """What the view needs of a sink's settings. Where its row was deleted, its counter is what it never was."""
 
+FOLLOW_ROWS = 10_000
+"""Looked at in one statement, so that none takes long, however many are parked."""
+
 FOLLOW = f"""
-    WITH followed AS (
+    WITH looked AS MATERIALIZED (
+        SELECT sink, lane, id, parked_at FROM {{schema}}outbox_queue
+        WHERE parked_at IS NOT NULL AND (parked_at, id) > ($2::text::timestamptz, $3::bigint)
+        ORDER BY parked_at, id LIMIT {FOLLOW_ROWS}
+    ), followed AS (
         UPDATE {{schema}}outbox_queue q SET blocks = (s.on_park = 'hold')
-        FROM {{schema}}outbox_sinks s
-        WHERE s.sink = $1 AND q.sink = s.sink AND q.parked_at IS NOT NULL
+        FROM looked, {{schema}}outbox_sinks s
+        WHERE s.sink = $1 AND looked.sink = s.sink
+          AND q.sink = looked.sink AND q.lane = looked.lane AND q.id = looked.id AND q.parked_at IS NOT NULL
           AND q.blocks <> (s.on_park = 'hold') AND q.last_error <> '{GONE}'
         RETURNING q.id
+    ), told AS (
+        UPDATE {{schema}}outbox_sinks SET holds_ended = holds_ended + 1
+        WHERE sink = $1 AND EXISTS (SELECT FROM followed)
     )
-    UPDATE {{schema}}outbox_sinks SET holds_ended = holds_ended + 1
-    WHERE sink = $1 AND EXISTS (SELECT FROM followed)
+    SELECT parked_at::text, id FROM looked ORDER BY parked_at DESC, id DESC LIMIT 1
 """
-"""Held keys follow the park policy when it changes."""
+"""Held keys follow the park policy when it changes: so many of what is parked, from a place on.
+
+Answers the last place, or nothing at the end. The owners of lanes are told with each part of it, in its own
+transaction: what waited behind it is below their floors.
+"""
 
 IN_FORCE = """
     SELECT stuck_after, on_park, gap_note,
@@ -58,8 +74,10 @@ class Published:
         self._settings = settings
         self._relay = relay
         self._started = False
+        self._to_follow: set[str] = set(settings.sink_names)
+        """Sinks whose parked deliveries are still to be gone through: another relay may have ended before."""
         self._changed: set[str] = set()
-        """Sinks whose parked deliveries are gone through once more, for those parked at that very moment."""
+        """Those that are gone through once more, for what was parked at that very moment."""
 
     async def begin(self, connection: asyncpg.Connection) -> None:
         """Puts this relay's settings in force when it starts, and only then."""
@@ -75,17 +93,27 @@ class Published:
         """Tells it again where somebody has deleted it, and warns where another relay's settings rule."""
         for sink in self._settings.sink_names:
             await self._publish(connection, sink, overrule=False)
-            if sink in self._changed:
-                await connection.execute(self._statement(FOLLOW), sink)
             for difference in await self._differences(connection, sink):
                 emit("settings.overruled", **difference)
-        self._changed.clear()
+
+    async def follow(self, connection: asyncpg.Connection, ending: asyncio.Event) -> None:
+        """Has what is parked hold its key, or not, as the policy in force says, until `ending`.
+
+        A relay does it after it has started, and once more where it changed the policy.
+        """
+        for sink in self._settings.sink_names:
+            if sink in self._to_follow:
+                await self._follow(connection, sink, ending)
+        if not ending.is_set():
+            self._to_follow, self._changed = self._changed, set()
+
+    async def _follow(self, connection: asyncpg.Connection, sink: str, ending: asyncio.Event) -> None:
+        place: Due | None = BEFORE_ALL
+        while place and not ending.is_set():
+            place = await connection.fetchrow(self._statement(FOLLOW), sink, *place)
 
     async def _publish(self, connection: asyncpg.Connection, sink: str, *, overrule: bool) -> None:
-        async with connection.transaction():
-            await connection.execute(self._statement(PUBLISH), sink, *self._of(sink).values(), overrule)
-            if overrule:
-                await connection.execute(self._statement(FOLLOW), sink)
+        await connection.execute(self._statement(PUBLISH), sink, *self._of(sink).values(), overrule)
 
     async def _differences(self, connection: asyncpg.Connection, sink: str) -> list[dict[str, Any]]:
         found = await connection.fetchrow(self._statement(IN_FORCE), sink, self._relay)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -106,6 +107,7 @@ class ByHand:
                     parts.lanes.serve(served.name)
             await parts.lanes.join(connection)
             await parts.maintenance.published.begin(connection)
+            await parts.maintenance.published.follow(connection, asyncio.Event())
             yield cls(parts, connection, stores, connections)
 
     def lane(self, number: int, sink: str = SINK) -> Lane:

@@ -7,9 +7,10 @@ import pytest
 
 from outbox.observe import Watch, watch
 from outbox.relay import Relay
+from outbox.relay.published import FOLLOW_ROWS
 from outbox.testing import Fault, Gate
-from tests.relay.by_hand import ByHand
-from tests.relay.traffic import SINK, arrived, emptied, settings_of, state, write
+from tests.relay.by_hand import ByHand, delivered
+from tests.relay.traffic import SINK, TOPIC, arrived, emptied, inversions, settings_of, state, write
 from tests.support.waiting import until
 
 
@@ -49,6 +50,11 @@ async def test_two_relays_with_different_settings_do_not_take_turns(
                 await events.wait_for("settings.overruled", setting="stuck_after")
                 # Each names itself and the other.
                 assert changed.fields["relays"] == overruled.fields["relays"] == [changed.fields["relay"]]
+
+                async def is_followed() -> bool:
+                    return bool((await state(connection, parked))["blocks"])
+
+                await until(is_followed)
                 before = await connection.fetchval("SELECT holds_ended FROM outbox_sinks")
                 for _ in range(3):
                     await restarted(events, connection, 2)
@@ -88,6 +94,32 @@ async def test_what_is_parked_holds_by_the_policy_in_force(
         else:
             await relay.turn()
             assert (await state(connection, second))["state"] == "held"
+
+
+async def test_what_is_parked_follows_the_policy_in_parts_and_what_waited_for_each_goes(
+    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate
+) -> None:
+    async with ByHand.made({**environment, "OUTBOX_ON_PARK": "hold"}) as relay:
+        await relay.beat()
+        await connection.execute(
+            "INSERT INTO outbox (message_id, type, sink, destination, key)"
+            " SELECT gen_random_uuid(), 't', $1, $2, n::text FROM generate_series(1, $3::integer) AS n",
+            SINK,
+            TOPIC,
+            2 * FOLLOW_ROWS + 1,
+        )
+        await connection.execute("UPDATE outbox_queue SET parked_at = now(), blocks = true, last_error = ''")
+        followers = await write(connection, ["1", str(FOLLOW_ROWS + 1), str(2 * FOLLOW_ROWS + 1), "1"])
+        for _ in range(3):
+            await relay.turn()
+        assert not gate.arrived
+        before = await connection.fetchval("SELECT holds_ended FROM outbox_sinks")
+        async with ByHand.made({**environment, "OUTBOX_ON_PARK": "continue"}):
+            # Told with the policy, and with each part.
+            assert await connection.fetchval("SELECT holds_ended FROM outbox_sinks") == before + 4
+        await delivered(relay, connection, but=2 * FOLLOW_ROWS + 1)
+        assert sorted(gate.arrived) == followers
+        assert inversions(gate.attempts) == []
 
 
 async def test_a_relay_that_starts_alone_has_its_settings_in_force_and_warns_nobody(
