@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from outbox.errors import SinkError, Transient, Unavailable, Unsent, describe
 from outbox.message import Delivery, Result, Sent
@@ -24,15 +25,25 @@ _INT4, _INT8 = 2**31, 2**63
 """The columns of a receipt hold what is below, and down to the same below zero."""
 
 
+class Isolated(NamedTuple):
+    """What became of a batch."""
+
+    results: Sequence[Result]
+    """One per delivery, in its order."""
+    cut: str | None
+    """With what a send failed that there was no time to halve; None where all of it was gone through."""
+
+
 async def send_isolated(
     sink: Sink, batch: Sequence[Delivery], left: Callable[[], float], *, patience: float
-) -> Sequence[Result]:
-    """Sends a batch; returns one result per delivery, in its order.
+) -> Isolated:
+    """Sends a batch.
 
     `left` tells how many seconds are left: all of it ends by then. Nothing is sent again that could take
     longer than that, by the `patience` of one send in seconds.
     """
-    return await _Isolation(sink, left, patience).send(batch)
+    isolation = _Isolation(sink, left, patience)
+    return Isolated(await isolation.send(batch), isolation.cut)
 
 
 @asynccontextmanager
@@ -66,6 +77,7 @@ class _Isolation:
         self._left = left
         self._patience = patience
         self._faults = 0
+        self.cut: str | None = None
 
     async def send(self, batch: Sequence[Delivery]) -> Sequence[Result]:
         results = await self._ask(batch)
@@ -97,7 +109,10 @@ class _Isolation:
         return Transient(f"the sink gave {given} results for {len(batch)} deliveries", uncertain=True)
 
     async def _halves(self, batch: Sequence[Delivery], error: SinkError) -> list[Result]:
-        if self._left() < self._patience or self._faults >= _MOST_FAULTS:
+        late = self._left() < self._patience
+        if late:
+            self.cut = error.reason
+        if late or self._faults >= _MOST_FAULTS:
             return [Unsent(error.reason, uncertain=True)] * len(batch)
         middle = len(batch) // 2
         first = await self.send(batch[:middle])

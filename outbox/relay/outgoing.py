@@ -18,7 +18,7 @@ class Outgoing(NamedTuple):
     expired: list[Delivery]
     """Too late to be worth sending."""
     left: list[Delivery]
-    """Left for a later round: they go to what is only probed now, or are behind a flaw of their key."""
+    """Left for a later round: too many, to what is only probed now, or behind a flaw of their key."""
     flawed: list[tuple[Delivery, str]]
     """With the reason: its flaw was found before anything of it was read."""
 
@@ -26,15 +26,15 @@ class Outgoing(NamedTuple):
 def sort_out(
     fetched: Iterable[Delivery],
     *,
-    probing: bool = False,
+    most: int | None = None,
     probes: Collection[str] = (),
     flaws: Mapping[int, str] | None = None,
 ) -> Outgoing:
     """Returns what to send of a batch, in whatever order its lanes and the retries among them came.
 
-    The first delivery only where the sink is probed (`probing`), and to each destination in `probes`. What
-    may have arrived is sent though it is too late: its key must not go on before that is known. `flaws` are
-    by the id of their delivery.
+    The first `most` of them only, and the first one to each destination in `probes`. What may have arrived is
+    sent though it is too late: its key must not go on before that is known. `flaws` are by the id of their
+    delivery.
     """
     batch = sorted(fetched, key=_BY_ID)
     outgoing = Outgoing([], [], [], [])
@@ -45,9 +45,9 @@ def sort_out(
         batch = [d for d in batch if not d.expired or d.uncertain]
     if probes:
         batch = _one_each(batch, probes, outgoing)
-    if probing:
-        outgoing.left.extend(batch[1:])
-        batch = batch[:1]
+    if most is not None:
+        outgoing.left.extend(batch[most:])
+        batch = batch[:most]
     return outgoing._replace(send=batch)
 
 

@@ -59,6 +59,8 @@ class Pump:
         self._policy = served.settings.policy
         self._lines = Lines(settings.batch_size)
         self._look_back = LookBack()
+        self._most = settings.batch_size
+        """How many to send at once: fewer after a send that took all the time and told of none of them."""
         self._generation: str | None = None
         self._unsettled: list[tuple[Delivery, Sent]] = []
 
@@ -145,17 +147,21 @@ class Pump:
     async def _send(self, fetched: Fetched, admission: Admission) -> Verdict:
         served = self._served
         outgoing = sort_out(
-            fetched.deliveries, probing=admission.probing, probes=admission.probes, flaws=fetched.flaws
+            fetched.deliveries,
+            most=1 if admission.probing else self._most,
+            probes=admission.probes,
+            flaws=fetched.flaws,
         )
         if not outgoing.send:
             return judge(outgoing, (), self._policy, _JITTER, served.breakers)
         with served.progress.sending():
-            results = await send_isolated(
+            results, cut = await send_isolated(
                 served.sink,
                 outgoing.send,
                 served.lanes.countdown(),
                 patience=served.settings.send_timeout_seconds,
             )
+        self._learn(outgoing.send, cut)
         verdict = judge(outgoing, results, self._policy, _JITTER, served.breakers)
         emit(
             "pump.sent",
@@ -166,6 +172,18 @@ class Pump:
             failed=len(results) - len(verdict.sent),
         )
         return verdict
+
+    def _learn(self, sent: Sequence[Delivery], cut: str | None) -> None:
+        """Sends but one after a send that left no time to find the delivery at fault, then ever more again.
+
+        What is sent is the oldest, so the one at fault soon stands alone, and is charged.
+        """
+        if cut is None:
+            self._most = min(2 * self._most, self._settings.batch_size)
+            return
+        self._most = 1
+        for delivery in sent[:2]:
+            self._served.progress.tried(delivery.id, cut)
 
     async def _settle(self, store: Store, lanes: Sequence[Lane], verdict: Verdict, began: float) -> None:
         served = self._served

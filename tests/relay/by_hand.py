@@ -165,6 +165,11 @@ class ByHand:
         """What it keeps back from."""
         return self._parts.served[0].breakers.open
 
+    @property
+    def in_vain(self) -> tuple[float, str]:
+        """For how long nothing has come of what it tried, and why."""
+        return self._parts.served[0].progress.in_vain()
+
     async def look_back(self, sink: str = SINK) -> None:
         """Walk below all floors."""
         step = self.looking_back(sink)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from outbox.message import Delivery, Result, Sent
 from outbox.testing import GatedSink
 from tests.relay.traffic import SINK
+from tests.support.clock import Clock
 
 
 def odd(environment: Mapping[str, str], sink: type) -> dict[str, str]:
@@ -70,6 +71,19 @@ class Slow(Odd):
 class Impatient(Odd):
     async def odd(self, _: Sequence[Delivery]) -> Any:
         raise TimeoutError
+
+
+class Late(Odd):
+    """Raises at a time-out of its own, when there is no time left for another send."""
+
+    clock: ClassVar[Clock]
+    """Of the leases."""
+    asked: ClassVar[int] = 0
+
+    async def odd(self, _: Sequence[Delivery]) -> Any:
+        Late.asked += 1
+        Late.clock.now += 59.5
+        raise TimeoutError("its own")
 
 
 class Stubborn(GatedSink):

@@ -11,9 +11,11 @@ from outbox.message import Sent
 from outbox.observe import watch
 from outbox.relay import Relay
 from outbox.testing import Gate
-from tests.relay.by_hand import ByHand
-from tests.relay.odd_sinks import Astray, Curt, Fierce, Impatient, Silent, Slow, Stubborn, Vague, odd
+from tests.relay.by_hand import ByHand, delivered
+from tests.relay.odd_sinks import Astray, Curt, Fierce, Impatient, Late, Silent, Slow, Stubborn, Vague, odd
 from tests.relay.traffic import SINK, emptied, settings_of, state, write
+from tests.support.clock import Clock
+from tests.support.waiting import until
 
 
 @pytest.mark.parametrize(
@@ -94,6 +96,34 @@ async def test_a_send_that_hangs_ends_with_the_lease(
             await relay.beat()
         row = await state(connection, id_)
         assert (row["attempts"], row["uncertain"]) == (0, True)
+
+
+async def test_where_a_send_takes_all_the_time_and_raises_the_one_at_fault_soon_stands_alone(
+    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(Late, "clock", clock, raising=False)
+    monkeypatch.setattr(Late, "asked", 0)
+    before = await write(connection, map(str, range(50)))
+    (fault,) = await write(connection, ["odd"])
+    after = await write(connection, map(str, range(50)))
+    async with ByHand.made(odd(environment, Late), clock=clock) as relay:
+        await relay.beat()
+        assert await relay.turn() == 0
+        assert relay.in_vain[0] > 0
+        assert relay.in_vain[1] == "TimeoutError: its own"
+
+        async def is_charged() -> bool:
+            await relay.beat()
+            await relay.turn()
+            return bool((await state(connection, fault))["attempts"])
+
+        await until(is_charged)
+        assert Late.asked <= 8
+        assert gate.arrived == before
+        await connection.execute("UPDATE outbox_queue SET due_at = due_at + interval '1 hour' WHERE blocks")
+        await delivered(relay, connection, but=1)
+        assert gate.arrived == [*before, *after]
 
 
 async def test_a_sink_that_does_not_start_is_waited_for_and_one_that_does_not_stop_is_left(
