@@ -13,7 +13,7 @@ from outbox.relay.statements import IN_LINE, STOP, Snapshot
 
 _FLAW = len(Delivery._fields)
 """Where in a fetched row its flaw is; then come what it is to which walk, and the snapshot."""
-_WALK, _BRANCH, _DUE, _SNAPSHOT = range(_FLAW + 1, _FLAW + 5)
+_WALK, _BRANCH, _PLACE, _DUE, _SNAPSHOT = range(_FLAW + 1, _FLAW + 6)
 _PART = itemgetter(_WALK, _BRANCH)
 _SIZE = itemgetter(Delivery._fields.index("size"))
 
@@ -65,6 +65,11 @@ class Request:
         return max(1, self.rows // max(1, len(self.walks)))
 
     @property
+    def due_depth(self) -> int:
+        """How many rows that waited for their time each walk looks at."""
+        return max(_LEAST_DUE_ROWS, _DUE_ROWS // max(1, len(self.walks)))
+
+    @property
     def stops(self) -> int:
         """How many rows that are no deliveries may come beside as many as are asked for.
 
@@ -89,7 +94,7 @@ class Request:
             self.deferred,
             [walk.due[0] for walk in self.walks],
             [walk.due[1] for walk in self.walks],
-            max(_LEAST_DUE_ROWS, _DUE_ROWS // max(1, len(self.walks))),
+            self.due_depth,
             self.stops,
         )
 
@@ -112,6 +117,8 @@ class Fetched:
     """Up to which id a walk looked, where more may be behind that."""
     due_stops: dict[int, Due] = field(default_factory=dict)
     """Up to where a walk looked at what waited for its time, where more may be behind that."""
+    due_ends: dict[int, Due] = field(default_factory=dict)
+    """The last that waited for its time, where a walk that did not begin at the beginning looked that far."""
     size: int = 0
     """Of all deliveries, in bytes."""
     cut: bool = False
@@ -129,7 +136,8 @@ def fetched(records: Sequence[Any], request: Request) -> Fetched:
         else:
             here = list(rows)
             if (due := here[-1][_DUE]) is not None:
-                batch.due_stops[walk] = due, here[-1][0]
+                is_stop = here[-1][_PLACE] == request.due_depth
+                (batch.due_stops if is_stop else batch.due_ends)[walk] = due, here[-1][0]
             if branch < STOP:
                 _add(batch, batch.in_line if branch == IN_LINE else batch.deferred, walk, here)
     batch.cut = (

@@ -21,7 +21,7 @@ import asyncpg
 from outbox.clock import since_boot
 from outbox.distribution import VERSION
 from outbox.observe import emit
-from outbox.relay.batch import Due
+from outbox.relay.lane import Lane
 from outbox.schema import LANES, in_schema
 from outbox.settings import Settings
 
@@ -86,65 +86,6 @@ LEAVE = """
 BURY = """
     DELETE FROM {schema}outbox_relays WHERE expires_at < clock_timestamp() - interval '1 day'
 """
-
-
-@dataclass(slots=True, eq=False)
-class Lane:
-    """A lane that this relay owns, from when it took it until it gives it up, with where it stands in it."""
-
-    number: int
-    epoch: int
-    floor: int = 0
-    """Nothing with an id up to here is left to find in the shared line."""
-    own: dict[str, int] = field(default_factory=dict)
-    """The floors of the lines that destinations have of their own."""
-    due: dict[str | None, Due] = field(default_factory=dict)
-    """How far a line's walk is through what waited for its time, where that is long; else it begins anew."""
-
-    def separate(self, names: Iterable[str]) -> None:
-        """Gives destinations lines of their own where they have none: from where the shared one stands."""
-        for name in names:
-            self.own.setdefault(name, self.floor)
-
-    def unite(self, name: str) -> None:
-        """Takes a destination's own line back into the shared one."""
-        self.floor = min(self.floor, self.own.pop(name, self.floor))
-        if self.due.pop(name, None) is not None:
-            self.due.pop(None, None)
-
-    def advance(self, line: str | None, reach: int) -> bool:
-        """Moves a line's floor on to an id; never back. Returns whether it moved."""
-        moves = reach > self._floor(line)
-        if moves:
-            self._set(line, reach)
-        return moves
-
-    def rewind(self, line: str | None, to: int) -> None:
-        """Takes a line's floor back to an id, never on; what waited for its time is looked at anew."""
-        self._set(line, min(self._floor(line), to))
-        self.due.pop(line, None)
-
-    def go_on(self, line: str | None, due: Due | None) -> None:
-        """Lets the next walk through what waited for its time begin after a place, or anew."""
-        if due is None:
-            self.due.pop(line, None)
-        else:
-            self.due[line] = due
-
-    def forget(self) -> None:
-        """Takes all floors back to the beginning."""
-        self.floor = 0
-        self.own = dict.fromkeys(self.own, 0)
-        self.due.clear()
-
-    def _floor(self, line: str | None) -> int:
-        return self.floor if line is None else self.own[line]
-
-    def _set(self, line: str | None, floor: int) -> None:
-        if line is None:
-            self.floor = floor
-        else:
-            self.own[line] = floor
 
 
 @dataclass(slots=True)

@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from operator import attrgetter
 from random import randrange
+from time import monotonic
 
 from outbox.message import Delivery
-from outbox.relay.batch import BEFORE_ALL, Fetched, Walk
-from outbox.relay.lanes import Lane
+from outbox.relay.batch import Fetched, Walk
+from outbox.relay.lane import Lane
 from outbox.relay.statements import Snapshot
 from outbox.relay.verdict import Verdict
 
@@ -109,8 +110,9 @@ class Lines:
         self._down = sum(name in down or name in probes for name in self._own)
         for lane in lanes:
             lane.separate(self._own)
+        now = monotonic()
         shared = [
-            Walk(lane.number, None, lane.floor, self._most, lane.due.get(None, BEFORE_ALL)) for lane in lanes
+            Walk(lane.number, None, lane.floor, self._most, lane.due_after(None, now)) for lane in lanes
         ]
         read = [name for name in self._own if name not in down]
         share = max(1, self.rows // max(1, len(read)))
@@ -120,7 +122,7 @@ class Lines:
                 name,
                 lane.own[name],
                 PROBE_ROWS if name in probes else share,
-                lane.due.get(name, BEFORE_ALL),
+                lane.due_after(name, now),
             )
             for lane in lanes
             for name in read
@@ -147,10 +149,12 @@ class Lines:
         mine = {lane.number: lane for lane in lanes}
         again = _lowest(batch, verdict.left)
         went_on = False
+        now = monotonic()
         for number, walk in _through_due(walks, batch):
-            mine[walk.lane].go_on(walk.line, batch.due_stops.get(number))
+            place = batch.due_stops.get(number) or batch.due_ends.get(number)
+            mine[walk.lane].look_on(walk.line, place, now, ended=number not in batch.due_stops)
         for number in _lowest(batch, verdict.waiting):
-            mine[walks[number].lane].go_on(walks[number].line, None)
+            mine[walks[number].lane].look_anew(walks[number].line)
         for number, reach in _reaches(walks, batch):
             walk = walks[number]
             moved = mine[walk.lane].advance(
@@ -217,7 +221,7 @@ def _ended(walks: Sequence[Walk], batch: Fetched) -> Container[str | None]:
 
 def _last(walks: Sequence[Walk], batch: Fetched) -> int:
     """Returns the number of the walk in which a batch was cut, of which something is left to see perhaps."""
-    seen = (*batch.in_line, *batch.deferred, *batch.stops, *batch.due_stops)
+    seen = (*batch.in_line, *batch.deferred, *batch.stops, *batch.due_stops, *batch.due_ends)
     return max(seen, default=0) if batch.cut else len(walks)
 
 
@@ -264,7 +268,7 @@ def _through_due(walks: Sequence[Walk], batch: Fetched) -> Iterator[tuple[int, W
     """Yields the walks that brought all they looked at of what waited for its time."""
     last = _last(walks, batch)
     for number, walk in enumerate(walks[: last + 1]):
-        is_whole = number < last or number in batch.due_stops
+        is_whole = number < last or number in batch.due_stops or number in batch.due_ends
         if is_whole and len(batch.deferred.get(number, ())) < min(walk.most, batch.share):
             yield number, walk
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from time import monotonic
 
 from outbox.relay.batch import Walk
-from outbox.relay.lanes import Lane
+from outbox.relay.lane import Lane
 from outbox.relay.store import Store
 
 _DEPTH = 500

@@ -18,6 +18,7 @@ from outbox.observe import emit
 from outbox.relay.batch import BEFORE_ALL, Due
 from outbox.relay.statements import GONE
 from outbox.schema import in_schema
+from outbox.schema.lookup import at
 from outbox.settings import Settings
 
 PUBLISH = """
@@ -43,7 +44,7 @@ FOLLOW = f"""
         UPDATE {{schema}}outbox_queue q SET blocks = (s.on_park = 'hold')
         FROM looked, {{schema}}outbox_sinks s
         WHERE s.sink = $1 AND looked.sink = s.sink
-          AND q.sink = looked.sink AND q.lane = looked.lane AND q.id = looked.id AND q.parked_at IS NOT NULL
+          AND {at("looked", sink="looked.sink")} AND q.parked_at IS NOT NULL
           AND q.blocks <> (s.on_park = 'hold') AND q.last_error <> '{GONE}'
         RETURNING q.id
     ), told AS (

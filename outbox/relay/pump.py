@@ -19,7 +19,8 @@ from outbox.observe import emit
 from outbox.relay.batch import Fetched, Request
 from outbox.relay.breakers import Admission, SinkBreakers
 from outbox.relay.isolate import send_isolated
-from outbox.relay.lanes import Lane, SinkLanes
+from outbox.relay.lane import Lane
+from outbox.relay.lanes import SinkLanes
 from outbox.relay.lines import PROBE_ROWS, Lines, nothing_for
 from outbox.relay.look_back import LookBack
 from outbox.relay.outgoing import sort_out

@@ -151,7 +151,7 @@ def _fetch(flaw: str, columns: Mapping[str, str]) -> str:
                CASE WHEN written.id IS NULL AND cut.branch < {STOP} THEN '{GONE}'
                     ELSE written.flaw END AS flaw,
                cut.number - 1, cut.branch,
-               CASE WHEN cut.place = $14 THEN cut.due_at::text END
+               cut.place, CASE WHEN cut.place = $14 OR cut.is_last THEN cut.due_at::text END
         FROM (
             SELECT *, sum(weight) OVER up_to_here - weight AS before,
                    count(*) FILTER (WHERE branch < {STOP}) OVER up_to_here AS so_far
@@ -170,17 +170,19 @@ def _fetch(flaw: str, columns: Mapping[str, str]) -> str:
                 CROSS JOIN LATERAL (
                     (SELECT q.*, CASE WHEN q.goes_out THEN {DEFERRED} ELSE {DUE_STOP} END AS branch
                      FROM (
-                         SELECT q.*, row_number() OVER (ORDER BY q.due_at, q.id) AS place,
+                         SELECT q.*, row_number() OVER by_time AS place,
+                                walk.due_id > 0 AND lead(q.id) OVER by_time IS NULL AS is_last,
                                 (q.blocks OR q.id <= walk.floor) AND {_IN_LINE} AND NOT {_HELD} AS goes_out
                          FROM {{schema}}outbox_queue q
                          WHERE q.sink = $1 AND q.lane = walk.lane AND q.due_at <= now()
                            AND (q.due_at, q.id) > (walk.due_at, walk.due_id)
+                         WINDOW by_time AS (ORDER BY q.due_at, q.id)
                          ORDER BY q.due_at, q.id LIMIT $14
                      ) AS q
-                     WHERE q.goes_out OR q.place = $14
+                     WHERE q.goes_out OR q.place = $14 OR q.is_last
                      ORDER BY q.due_at, q.id LIMIT least(walk.most, $11))
                     UNION ALL
-                    (SELECT q.*, NULL, NULL, {IN_LINE} FROM (
+                    (SELECT q.*, NULL, NULL, NULL, {IN_LINE} FROM (
                          SELECT * FROM {{schema}}outbox_queue q
                          WHERE q.sink = $1 AND q.lane = walk.lane AND q.id > walk.floor
                          ORDER BY q.id LIMIT $10
@@ -189,7 +191,7 @@ def _fetch(flaw: str, columns: Mapping[str, str]) -> str:
                        AND {_IN_LINE} AND NOT {_HELD}
                      ORDER BY q.id LIMIT walk.most)
                     UNION ALL
-                    (SELECT q.*, NULL, NULL, {STOP} FROM {{schema}}outbox_queue q
+                    (SELECT q.*, NULL, NULL, NULL, {STOP} FROM {{schema}}outbox_queue q
                      WHERE q.sink = $1 AND q.lane = walk.lane AND q.id > walk.floor
                      ORDER BY q.id OFFSET $10 - 1 LIMIT 1)
                 ) AS due
@@ -215,7 +217,8 @@ delivery is held while an earlier one of its key blocks. Bytes are summed before
 count only if nobody else has ended a hold since, since what waited for it is below them, and while ids rise.
 
 Of a line only so many rows of its lane are looked at, and only so many of what waited for its time. Where
-there may be more, a row that is no delivery (`STOP`, `DUE_STOP`) says how far that was.
+there may be more, a row that is no delivery (`STOP`, `DUE_STOP`) says how far that was; so it does at the end
+of what waited for its time, if the walk did not begin at the beginning.
 
 Of a delivery with a flaw, whose reason is given beside it, nothing of what was written is read.
 """

@@ -193,9 +193,9 @@ def _crippled(
 ) -> Collection[str]:
     """Returns the destinations of which several parts failed, and more than did not."""
     broken: dict[str, set[str | None]] = defaultdict(set)
-    for delivery, result in failed:
-        if isinstance(result, Unavailable) and result.scope == "part":
-            broken[delivery.destination].add(result.part)
+    for delivery, error in failed:
+        if isinstance(error, Unavailable) and error.scope == "part":
+            broken[delivery.destination].add(error.part)
     if not broken:
         return ()
     works: dict[str, set[int | None]] = defaultdict(set)

@@ -15,7 +15,7 @@ import asyncpg
 from outbox.clock import since_boot
 from outbox.relay.batch import Request
 from outbox.relay.breakers import Admission
-from outbox.relay.lanes import Lane
+from outbox.relay.lane import Lane
 from outbox.relay.look_back import LookBack
 from outbox.relay.parts import Parts
 from outbox.relay.statements import FETCH

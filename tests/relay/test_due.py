@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import asyncpg
 import pytest
 
-from outbox.relay.lanes import Lane
+from outbox.relay.lane import Lane
 from outbox.relay.lines import Lines
 from outbox.testing import Fault, Gate
 from tests.relay.by_hand import ByHand
@@ -106,6 +106,39 @@ async def test_where_a_walk_stopped_weighs_nothing(
         for _ in range(100):
             await relay.turn()
         assert set(sent) <= set(gate.arrived)
+
+
+async def test_what_is_due_and_cannot_go_out_is_looked_at_once_and_a_later_retry_is_not_behind_it(
+    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate
+) -> None:
+    down = Fault(kind="unavailable", destination="down", scope="destination")
+    gate.set(down)
+    async with ByHand.made(environment | OPTIONS) as relay:
+        await relay.beat()
+        await write(connection, [None] * 20_000, destination="down")
+        await relay.turn()
+        await connection.execute("UPDATE outbox_queue SET due_at = now()")
+        await connection.execute("VACUUM ANALYZE outbox_queue")
+        await relay.prepare_fetch(down=["down"])
+
+        async def has_seen_all() -> bool:
+            await relay.turn()
+            return (await relay.explain_fetch(down=["down"])).rows_read < 200
+
+        await until(has_seen_all)
+        gate.set(down, Fault(kind="transient", key="later"))
+        (later,) = await write(connection, ["later"], destination="up")
+
+        async def has_failed() -> bool:
+            await relay.turn()
+            return bool(await connection.fetchval("SELECT attempts FROM outbox_queue WHERE id = $1", later))
+
+        await until(has_failed)
+        gate.set(down)
+        await connection.execute("UPDATE outbox_queue SET due_at = now() WHERE id = $1", later)
+        await relay.turn()
+        assert later in gate.arrived
+        assert (await relay.explain_fetch(down=["down"])).rows_read < 200
 
 
 @pytest.mark.parametrize("due", ["-infinity", "0300-01-01 BC"])
