@@ -74,12 +74,16 @@ _PRUNED = Counter("outbox_pruned_total", "Old deliveries deleted.", registry=REG
 
 QUEUE_DEPTH = Gauge(
     "outbox_queue_depth",
-    "Deliveries in the queue, by state; those to sinks that no relay ever served are of one, `(unserved)`.",
+    "Deliveries in the queue, by state, counted to 10,000; those to sinks that no relay ever served are of "
+    "one, `(unserved)`.",
     ["sink", "state"],
     registry=REGISTRY,
 )
 STUCK = Gauge(
-    "outbox_stuck", "Deliveries overdue for longer than the stuck threshold.", ["sink"], registry=REGISTRY
+    "outbox_stuck",
+    "Deliveries overdue for longer than the stuck threshold, counted to 10,000.",
+    ["sink"],
+    registry=REGISTRY,
 )
 OLDEST_DUE = Gauge(
     "outbox_oldest_due_seconds",

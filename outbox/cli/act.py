@@ -92,7 +92,8 @@ def _selection(names: Sequence[int | UUID], *, everything: bool, **conditions: A
 
 def _rehearse(settings: Settings, selection: Selection, *, as_json: bool) -> None:
     async def look(connection: AsyncConnection) -> tuple[int, list[DeliveryState]]:
-        return await operate.count(connection, selection), await operate.find(connection, selection, _SAMPLE)
+        sample = await operate.page(connection, selection, _SAMPLE)
+        return await operate.count(connection, selection), list(sample.deliveries)
 
     number, found = ask(settings, look)
     if as_json:

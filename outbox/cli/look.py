@@ -1,19 +1,22 @@
-"""`outbox status`, `stuck` and `show`: what is there, and why it is not out yet."""
+"""`outbox status` and `show`: how all of it does, and what is known of one delivery."""
 
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from getpass import getuser
 from typing import Any
 from uuid import UUID
 
 import click
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox import operate
 from outbox.cli.output import age, as_json, duration, print_facts, print_json, print_table, settings
-from outbox.cli.selecting import ask, filters, named, names, print_deliveries
-from outbox.operate import Amiss, DeliveryState, Details, Selection, Status
+from outbox.cli.pause import print_pauses
+from outbox.cli.selecting import ask, named, names
+from outbox.operate import Amiss, Details, SinkStatus, Status
 
 
 @click.command()
@@ -34,6 +37,8 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
     stuck      of the pending ones: overdue for longer than OUTBOX_STUCK_AFTER_SECONDS
     parked     given to a person: `outbox retry` or `outbox skip`
     oldest     how long the oldest pending delivery has been due
+
+    Numbers are exact up to 10000; 10000+ are more.
     """
     found = ask(settings(), operate.status)
     if as_json:
@@ -46,7 +51,7 @@ def status(ctx: click.Context, *, as_json: bool) -> None:
 
 def _print_status(found: Status) -> None:
     columns = ("sink", "pending", "due", "held", "retrying", "scheduled", "stuck", "parked", "oldest")
-    counts = ([getattr(sink, name) for name in columns[:-1]] for sink in found.sinks)
+    counts = ([_told(sink, name) for name in columns[:-1]] for sink in found.sinks)
     ages = (duration(sink.oldest_seconds) for sink in found.sinks)
     print_table(columns, ((*row, age) for row, age in zip(counts, ages, strict=True)))
     click.echo()
@@ -64,11 +69,18 @@ def _print_status(found: Status) -> None:
     )
     if not found.relays:
         click.echo("No relay is at work. Start one (outbox relay), or see in its log what it waits for.")
+    if found.pauses:
+        click.echo()
+        print_pauses(found.pauses)
     if found.amiss:
         click.echo()
         for line in _what_is_amiss(found.amiss):
             click.echo(line)
         click.echo("See what would be done: outbox repair --dry-run")
+
+
+def _told(sink: SinkStatus, name: str) -> str:
+    return f"{getattr(sink, name)}{'+' if name in sink.more else ''}"
 
 
 def _what_is_amiss(amiss: Amiss) -> Iterator[str]:
@@ -85,46 +97,30 @@ def _what_is_amiss(amiss: Amiss) -> Iterator[str]:
 
 
 @click.command()
-@filters
-@click.option("--parked", is_flag=True, help="List the parked ones instead.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="At most so many.")
-@as_json
-def stuck(*, parked: bool, limit: int, as_json: bool, **conditions: Any) -> None:
-    """List what is overdue for longer than OUTBOX_STUCK_AFTER_SECONDS, or parked; oldest first."""
-    selection = Selection(stuck=not parked, states=("parked",) if parked else (), **conditions)
-
-    async def look(connection: AsyncConnection) -> tuple[int, list[DeliveryState]]:
-        return await operate.count(connection, selection), await operate.find(connection, selection, limit)
-
-    number, found = ask(settings(), look)
-    if as_json:
-        print_json({"rows": number, "deliveries": found})
-        return
-    what = "parked" if parked else "stuck"
-    if not found:
-        click.echo(f"Nothing is {what}.")
-        return
-    print_deliveries(found)
-    if number > len(found):
-        click.echo(f"… and {number - len(found)} more; see --limit")
-
-
-@click.command()
 @names(required=True)
-@click.option("--payload", is_flag=True, help="Print the payload too.")
+@click.option("--reveal", is_flag=True, help="Print the payload too; a line on stderr says who asked.")
 @as_json
 @click.pass_context
-def show(ctx: click.Context, *, names: Sequence[int | UUID], payload: bool, as_json: bool) -> None:
+def show(ctx: click.Context, *, names: Sequence[int | UUID], reveal: bool, as_json: bool) -> None:
     """Show deliveries by id, or all deliveries of a message by its message id; exits 1 if there is none."""
-    found = ask(settings(), lambda connection: operate.show(connection, named(names), payload=payload))
+    found = ask(settings(), lambda connection: operate.show(connection, named(names), payload=reveal))
+    if reveal and found:
+        _tell_of_payloads(found)
     if as_json:
-        print_json([_object(details, payload=payload) for details in found])
+        print_json([_object(details, payload=reveal) for details in found])
     for details in found if not as_json else ():
-        print_facts(_facts(details, payload=payload))
+        print_facts(_facts(details, payload=reveal))
         click.echo()
     if not found:
         click.echo("There is no such delivery. Done ones are pruned after OUTBOX_RETENTION.", err=True)
         ctx.exit(1)
+
+
+def _tell_of_payloads(found: Sequence[Details]) -> None:
+    """Leaves a trace of who saw what messages say, for whoever collects what commands print."""
+    ids = [details.delivery.id for details in found]
+    told = {"event": "payload.revealed", "timestamp": datetime.now(UTC), "ids": ids, "by": getuser()}
+    click.echo(json.dumps(told, default=str), err=True)
 
 
 def _object(details: Details, *, payload: bool) -> dict[str, Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -53,33 +55,39 @@ def print_json(value: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, frozenset):
+        return sorted(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Prints a table; with colours on a terminal, else plain columns that are never cut."""
+    """Prints a table; with colours on a terminal, else plain columns that are never cut.
+
+    Where a terminal is too narrow, the last column is under each row.
+    """
     cells = [[cell(value) for value in row] for row in rows]
-    if sys.stdout.isatty():
-        _print_rich(columns, cells)
+    if is_terminal():
+        _print_on_terminal(columns, cells)
         return
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     for line in (columns, *cells):
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    for row in cells:
-        table.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in row))
-    Console().print(table)
+def _print_on_terminal(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    is_narrow = sum(widths) + 2 * (len(widths) - 1) > shutil.get_terminal_size().columns
+    shown = len(columns) - is_narrow
+    for line, is_head in ((columns, True), *((row, False) for row in cells)):
+        padded = zip(line[:shown], widths, strict=False)
+        styled = (
+            click.style(text.ljust(width), bold=is_head, fg=_STYLES.get(text)) for text, width in padded
+        )
+        click.echo("  ".join(styled).rstrip())
+        if is_narrow and not is_head and line[-1] != "-":
+            print_lines(line[-1], indent="    ")
 
 
 _STYLES = {
@@ -87,8 +95,25 @@ _STYLES = {
     "retrying": "yellow",
     "held": "yellow",
     "delivered": "green",
-    "default": "dim",
 }
+
+
+def print_lines(text: str, *, indent: str = "") -> None:
+    """Prints a text from elsewhere; on a terminal, in lines that are indented alike."""
+    shown = visible(text)
+    if is_terminal():
+        width = max(40, shutil.get_terminal_size().columns)
+        shown = textwrap.fill(
+            shown, width, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False
+        )
+    else:
+        shown = indent + shown
+    click.echo(shown)
+
+
+def is_terminal() -> bool:
+    """Returns whether somebody reads along."""
+    return sys.stdout.isatty()
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:

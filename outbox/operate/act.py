@@ -24,7 +24,6 @@ from sqlalchemy import (
     func,
     literal,
     select,
-    text,
     true,
     update,
 )
@@ -33,20 +32,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.operate.integrity import run
 from outbox.operate.state import STATE, Selection, pending
-from outbox.operate.statements import NEWEST_ID, NEXT_ID, SKIP
+from outbox.operate.statements import BY_THE_KEY, NEWEST_ID, NEXT_ID, SKIP
 from outbox.schema import LANES, table
 
 _BATCH = 1_000
 _FEW = 10_000
 _WIDEST = 10 * _FEW
 """How many ids a stretch has at most."""
-
-# Statistics may be older than the queue's content, and any other plan reads all of it for each batch.
-_BY_THE_KEY = text("""
-    SELECT set_config(name, 'off', true)
-    FROM unnest(CAST('{enable_sort,enable_bitmapscan,enable_seqscan,enable_hashjoin,enable_mergejoin,jit}'
-                     AS text[])) AS name
-""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +196,7 @@ async def _next_id(connection: AsyncConnection, sink: str, before: int) -> int |
 @asynccontextmanager
 async def _transaction(connection: AsyncConnection) -> AsyncIterator[None]:
     async with connection.begin():
-        await connection.execute(_BY_THE_KEY)
+        await run(connection, BY_THE_KEY)
         yield
 
 

@@ -1,10 +1,10 @@
-"""Deliveries and how far they are: find them, count them, show one. All over the view `outbox_state`."""
+"""Deliveries, how far they are, and which of them one means. All over the view `outbox_state`."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -72,6 +72,7 @@ STATE = Table(
     Column("replay_id", Uuid),
     Column("correlation_id", Text),
     Column("pending", Boolean),
+    Column("fingerprint", BigInteger),
 )
 """The view, as far as it is asked for."""
 
@@ -115,7 +116,7 @@ def _shown(column: ColumnElement[Any]) -> ColumnElement[Any]:
     return case((column.is_not(None), func.greatest(first, func.least(last, column))))
 
 
-DELIVERY_COLUMNS = [_shown(STATE.c[each.name]) for each in fields(DeliveryState)]
+DELIVERY_COLUMNS = [_shown(STATE.c[each.name]).label(each.name) for each in fields(DeliveryState)]
 """What makes a `DeliveryState`, in the order of its fields."""
 
 
@@ -132,6 +133,12 @@ class Selection:
     type: str | None = None
     error: str | None = None
     """Part of the last error, in upper or lower case."""
+    group: int | None = None
+    """Of the parked ones, those of this cause (see `groups`)."""
+    older_than: timedelta | None = None
+    """Written longer ago."""
+    newer_than: timedelta | None = None
+    """Written since."""
     states: Collection[str] = ()
     stuck: bool = False
 
@@ -149,6 +156,13 @@ class Selection:
         found.extend(STATE.c[name] == value for name, value in exact.items() if value is not None)
         if self.error is not None:
             found.append(STATE.c.last_error.icontains(self.error, autoescape=True))
+        if self.group is not None:
+            found.append(and_(STATE.c.parked_at.is_not(None), STATE.c.fingerprint == self.group))
+        now = func.now(type_=_TIME)
+        if self.older_than is not None:
+            found.append(STATE.c.created_at < now - self.older_than)
+        if self.newer_than is not None:
+            found.append(STATE.c.created_at >= now - self.newer_than)
         if self.states:
             found.append(or_(*map(_in_state, self.states)))
         if self.stuck:
@@ -169,12 +183,6 @@ def _in_state(state: str) -> ColumnElement[bool]:
 def pending(selection: Selection, *columns: Any) -> Select[Any]:
     """Makes a statement over what is in the queue and matches."""
     return select(*columns).where(STATE.c.pending, *selection.conditions())
-
-
-async def find(connection: AsyncConnection, selection: Selection, limit: int) -> list[DeliveryState]:
-    """Returns the pending deliveries that match, oldest first."""
-    statement = pending(selection, *DELIVERY_COLUMNS).order_by(STATE.c.id).limit(limit)
-    return [DeliveryState(*row) for row in await connection.execute(statement)]
 
 
 async def count(connection: AsyncConnection, selection: Selection) -> int:

@@ -6,7 +6,7 @@ over a bounded number of rows, from the message's own on, finds it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -33,6 +33,69 @@ class Trace:
     """When its transaction did; None where the database does not keep that (`track_commit_timestamp`)."""
     deliveries: tuple[DeliveryState, ...]
     """One to each destination, and those of replays; in the order in which they were written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """Something that happened to a message, or to one of its deliveries."""
+
+    at: datetime | None
+    """None is now."""
+    what: str
+    id: int | None = None
+    """Of the delivery; None: of all."""
+    to: str | None = None
+    """Where the delivery goes."""
+    detail: str | None = None
+
+
+def timeline(trace: Trace) -> list[Moment]:
+    """Returns what is known to have happened to a message, in the order of time."""
+    first = trace.deliveries[0]
+    moments = [
+        Moment(
+            at=trace.written_at,
+            what="written",
+            detail=f"{trace.type}, key {first.key}" if first.key else trace.type,
+        )
+    ]
+    if trace.committed_at:
+        moments.append(Moment(at=trace.committed_at, what="committed"))
+    for delivery in trace.deliveries:
+        moments += _moments(delivery, trace.written_at)
+    return sorted(moments, key=lambda moment: (moment.at is None, moment.at or trace.written_at))
+
+
+def _moments(delivery: DeliveryState, written_at: datetime) -> Iterator[Moment]:
+    def moment(at: datetime | None, what: str, detail: str | None = None) -> Moment:
+        to = f"{delivery.sink}: {delivery.destination}"
+        return Moment(at=at, what=what, id=delivery.id, to=to, detail=detail)
+
+    failed = (
+        f"after {delivery.attempts} failed attempts" if delivery.attempts != 1 else "after a failed attempt"
+    )
+    if delivery.replay_id:
+        yield moment(delivery.created_at, "replayed", f"written again by replay {delivery.replay_id}")
+    if delivery.first_due_at > max(delivery.created_at, written_at):
+        yield moment(delivery.first_due_at, "due")
+    if delivery.parked_at:
+        yield moment(delivery.parked_at, "parked", f"{failed}: {delivery.last_error}")
+    if delivery.state == "retrying":
+        yield moment(delivery.due_at, "next try", f"{failed}: {delivery.last_error}")
+    if delivery.settled_at:
+        yield moment(delivery.settled_at, delivery.state, _where(delivery, failed))
+    elif not delivery.parked_at:
+        yield moment(None, delivery.state, "stuck" if delivery.stuck else None)
+
+
+def _where(delivery: DeliveryState, failed: str) -> str | None:
+    known = {
+        "partition {}": delivery.partition,
+        "offset {}": delivery.partition_offset,
+        "{} receivers": delivery.receivers,
+        failed: delivery.attempts or None,
+    }
+    return ", ".join(text.format(value) for text, value in known.items() if value is not None) or None
 
 
 _written = table("outbox").alias("written")

@@ -126,7 +126,8 @@ class SinkBreakers:
         """The pumps that had nothing to send since the breaker opened, and until when that counts."""
         self._past: dict[str, tuple[int, float]] = {}
         """How often destinations had failed that are back, and until when that still counts."""
-        self._down_since = 0.0
+        self._opened: dict[str | None, tuple[float, str]] = {}
+        """When those that are open opened, and why they last stayed so."""
         self.down_reason = ""
         """Why the sink as a whole was down when it last was."""
         self._parts: dict[tuple[str | None, str | None], tuple[int, float]] = {}
@@ -140,7 +141,12 @@ class SinkBreakers:
     @property
     def down_seconds(self) -> float:
         """For how long the sink as a whole has been down; zero while it is not."""
-        return self._clock() - self._down_since if None in self._breakers else 0.0
+        return self._clock() - self._opened[None][0] if None in self._breakers else 0.0
+
+    def reasons(self) -> dict[str | None, tuple[float, str]]:
+        """Returns for how many seconds which have been open, and why; None stands for the whole sink."""
+        now = self._clock()
+        return {name: (now - since, reason) for name, (since, reason) in self._opened.items()}
 
     def may_open(self, destination: str | None, others: int) -> bool:
         """Whether there is a breaker for it beside so many others that open now: their number is bounded."""
@@ -179,8 +185,9 @@ class SinkBreakers:
     def trip(self, destination: str | None, reason: str) -> None:
         """Opens the breaker of a destination, or of the sink (None), for a while."""
         if destination is None:
-            self._down_since = self._clock() - self.down_seconds
             self.down_reason = reason
+        since, _ = self._opened.get(destination, (self._clock(), ""))
+        self._opened[destination] = since, reason
         breaker = self._breakers.get(destination)
         if breaker is None:
             failures, until = self._past.pop(destination or "", (0, 0.0))
@@ -193,7 +200,7 @@ class SinkBreakers:
     def close(self, destination: str | None, reason: str = "it is back") -> None:
         """Closes the breaker of a destination, or of the sink (None)."""
         if breaker := self._breakers.pop(destination, None):
-            del self._idle[destination]
+            del self._idle[destination], self._opened[destination]
             self._remember(destination, breaker.failures)
             emit("breaker.closed", sink=self._sink, destination=destination, reason=reason)
 

@@ -7,7 +7,7 @@ it and by those that are overruled, so that two relays with different settings d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -16,6 +16,7 @@ import asyncpg
 
 from outbox.observe import emit
 from outbox.relay.batch import BEFORE_ALL, Due
+from outbox.relay.breakers import SinkBreakers
 from outbox.relay.statements import GONE
 from outbox.schema import in_schema
 from outbox.schema.lookup import at
@@ -66,6 +67,42 @@ IN_FORCE = """
                  ORDER BY started_at) AS others
     FROM {schema}outbox_sinks WHERE sink = $1
 """
+
+TELL = """
+    UPDATE {schema}outbox_relays SET breakers = (
+        SELECT coalesce(jsonb_agg(jsonb_build_object(
+            'sink', sink, 'destination', destination, 'reason', reason,
+            'since', clock_timestamp() - seconds::double precision * interval '1 second'
+        )), '[]')
+        FROM unnest($2::text[], $3::text[], $4::text[], $5::text[])
+            AS open (sink, destination, reason, seconds)
+    )
+    WHERE relay_id = $1
+"""
+"""Which breakers of a relay are open, for whoever asks why something waits."""
+
+
+class OpenBreakers:
+    """Tells the database of this relay's open breakers, when they change."""
+
+    def __init__(self, breakers: Mapping[str, SinkBreakers], relay: UUID, schema: str | None) -> None:
+        self._breakers = breakers
+        self._relay = relay
+        self._statement = in_schema(TELL, schema)
+        self._told: list[tuple[str, str | None, str]] = []
+
+    async def tell(self, connection: asyncpg.Connection) -> None:
+        """Tells it where it is not what was told last."""
+        opened = [
+            (sink, name, reason, str(seconds))
+            for sink, breakers in self._breakers.items()
+            for name, (seconds, reason) in breakers.reasons().items()
+        ]
+        now = [each[:3] for each in opened]
+        if now != self._told:
+            columns = [list(column) for column in zip(*opened, strict=True)] or [[], [], [], []]
+            await connection.execute(self._statement, self._relay, *columns)
+            self._told = now
 
 
 class Published:

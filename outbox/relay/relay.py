@@ -21,6 +21,7 @@ from outbox.errors import describe
 from outbox.health import Failing, Health, SinkHealth
 from outbox.observe import emit
 from outbox.relay.parts import Parts
+from outbox.relay.published import OpenBreakers
 from outbox.relay.pump import Pump, ServedSink
 from outbox.relay.serving import Serving
 from outbox.relay.store import NO_DATABASE, ConnectionLost, Store, relay_connection, tells_history
@@ -218,8 +219,11 @@ class Relay:
         await self._lanes.leave(connection)
 
     async def _beat(self, connection: asyncpg.Connection) -> None:
+        breakers = {served.name: served.breakers for served in self._served}
+        told = OpenBreakers(breakers, self._lanes.relay, self._settings.database_schema)
         while True:
             await self._lanes.tick(connection)
+            await told.tell(connection)
             await wait_for(self._lanes.nudged, self._settings.heartbeat_seconds)
 
     async def _pump(self, served: ServedSink, pump: Pump, ending: asyncio.Event) -> None:

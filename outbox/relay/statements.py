@@ -34,7 +34,8 @@ class Snapshot(NamedTuple):
     """The newest id drawn about then, perhaps a little later."""
     generation: str | None
     """Floors of another one are forgotten. It tells how often others than a lane's owner have ended holds of
-    this sink, and the file of the sequence: TRUNCATE … RESTART IDENTITY begins ids anew, in another file."""
+    this sink, the file of the sequence (TRUNCATE … RESTART IDENTITY begins ids anew, in another file), and
+    what is paused: what waited for the end of a pause is below them."""
     history: str | None
     """Which history of the database this is (`HISTORY`)."""
 
@@ -45,12 +46,16 @@ HISTORY = (
 """The database's timeline: another one after a failover, in which ids may be given again. Not every provider
 lets one ask for it."""
 
+_PAUSES = "{schema}outbox_pauses p WHERE p.sink = $1 AND coalesce(p.until > now(), true)"
+"""What is paused of the sink, in the fetch's own snapshot and time."""
+
 _SNAPSHOT = {
     "xmin": "pg_snapshot_xmin(now)::text::bigint",
     "next_xid": "pg_snapshot_xmin(now)::text::bigint + age(xid(pg_snapshot_xmin(now)))",
     "last_id": "(SELECT last_value - (NOT is_called)::integer FROM {schema}outbox_id_seq)",
     "generation": "(SELECT holds_ended || ' ' || pg_relation_filenode('{schema}outbox_id_seq')"
     f" || coalesce(' ' || {HISTORY}, '')"
+    f" || coalesce(' paused ' || (SELECT string_agg(p.id::text, ' ' ORDER BY p.id) FROM {_PAUSES}), '')"
     " FROM {schema}outbox_sinks WHERE sink = $1)",
     "history": HISTORY,
 }
@@ -124,6 +129,11 @@ _HELD = """EXISTS (
                     OFFSET 0)"""
 
 
+# By destination or key. Of a whole sink the hash is null, from which nothing is known to differ. Read once.
+_NOT_PAUSED = f"""q.destination_hash <> ALL (ARRAY(SELECT p.hash FROM {_PAUSES}))
+                   AND q.key_hash <> ALL (ARRAY(SELECT p.hash FROM {_PAUSES}))"""
+
+
 def _hashes(destinations: str) -> str:
     return f"ARRAY(SELECT hashtextextended(d, 0) FROM unnest({destinations}::text[]) AS d)"
 
@@ -172,7 +182,8 @@ def _fetch(flaw: str, columns: Mapping[str, str]) -> str:
                      FROM (
                          SELECT q.*, row_number() OVER by_time AS place,
                                 walk.due_id > 0 AND lead(q.id) OVER by_time IS NULL AS is_last,
-                                (q.blocks OR q.id <= walk.floor) AND {_IN_LINE} AND NOT {_HELD} AS goes_out
+                                (q.blocks OR q.id <= walk.floor) AND {_IN_LINE} AND NOT {_HELD}
+                                    AND {_NOT_PAUSED} AS goes_out
                          FROM {{schema}}outbox_queue q
                          WHERE q.sink = $1 AND q.lane = walk.lane AND q.due_at <= now()
                            AND (q.due_at, q.id) > (walk.due_at, walk.due_id)
@@ -188,7 +199,7 @@ def _fetch(flaw: str, columns: Mapping[str, str]) -> str:
                          ORDER BY q.id LIMIT $10
                      ) AS q
                      WHERE q.parked_at IS NULL AND (q.due_at IS NULL OR (q.due_at <= now() AND NOT q.blocks))
-                       AND {_IN_LINE} AND NOT {_HELD}
+                       AND {_IN_LINE} AND NOT {_HELD} AND {_NOT_PAUSED}
                      ORDER BY q.id LIMIT walk.most)
                     UNION ALL
                     (SELECT q.*, NULL, NULL, NULL, {STOP} FROM {{schema}}outbox_queue q
@@ -213,8 +224,9 @@ FETCH = _fetch(_FLAW, _READ)
 
 Retries that are due come first within a line, with the scheduled deliveries that the floor has passed, up to
 a share; a scheduled one whose time comes before takes its place in line, behind what is not sent yet. A
-delivery is held while an earlier one of its key blocks. Bytes are summed before any payload is read. Floors
-count only if nobody else has ended a hold since, since what waited for it is below them, and while ids rise.
+delivery is held while an earlier one of its key blocks, and left out while it is paused. Bytes are summed
+before any payload is read. Floors count only if nobody else has ended a hold since, and no pause has begun or
+ended, since what waited for it is below them, and while ids rise.
 
 Of a line only so many rows of its lane are looked at, and only so many of what waited for its time. Where
 there may be more, a row that is no delivery (`STOP`, `DUE_STOP`) says how far that was; so it does at the end
@@ -236,6 +248,7 @@ LOOK_BACK = f"""
         SELECT max(q.id) AS last_id,
                min(q.id) FILTER (
                    WHERE q.due_at IS NULL AND q.parked_at IS NULL AND {_of_line("$6")} AND NOT {_HELD}
+                     AND {_NOT_PAUSED}
                ) AS first_found
         FROM (
             SELECT * FROM {{schema}}outbox_queue q

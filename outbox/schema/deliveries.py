@@ -197,6 +197,13 @@ def queue(tables: MetaData) -> None:
             comment="An attempt may have arrived: it is sent again before it is given up.",
         ),
         time("parked_at", "When the relay stopped trying; null: it has not."),
+        Column(
+            "fingerprint",
+            BigInteger,
+            nullable=False,
+            server_default=text("0"),
+            comment="The cause of its parking, for which it is one of a group. Changes when it is parked.",
+        ),
         CheckConstraint("attempts >= 0", name="attempts_positive"),
         CheckConstraint("parked_at IS NULL OR due_at IS NULL", name="parked_is_not_due"),
         CheckConstraint("parked_at IS NULL OR last_error IS NOT NULL", name="parked_has_reason"),
@@ -209,6 +216,15 @@ def queue(tables: MetaData) -> None:
         Index(None, "sink", "lane", "due_at", "id", postgresql_where=text("due_at IS NOT NULL")),
         # What a person must decide on, without walking the rest.
         Index(None, "parked_at", postgresql_where=text("parked_at IS NOT NULL")),
+        # The same by cause.
+        Index(
+            "outbox_queue_fingerprint",
+            "sink",
+            "fingerprint",
+            "parked_at",
+            "id",
+            postgresql_where=text("parked_at IS NOT NULL"),
+        ),
         comment="What is still to do: one row per delivery, deleted when it is done.",
     )
 

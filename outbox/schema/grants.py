@@ -33,6 +33,7 @@ _READ = {
     "outbox_receipts": "SELECT (id, settled_at)",
     "outbox_id_seq": "SELECT",
     "outbox_amiss": "SELECT",
+    "outbox_pauses": "SELECT",
     VERSION_TABLE: "SELECT",
 }
 
@@ -59,6 +60,7 @@ RIGHTS: Mapping[Part, Mapping[str, str]] = {
         "outbox_lanes": "SELECT, UPDATE",
         "outbox_sinks": "SELECT, UPDATE",
         "outbox_amiss": "SELECT, DELETE",
+        "outbox_pauses": "SELECT, INSERT (sink, destination, key, until, reason, paused_by), DELETE",
     },
     "reader": _READ,
     "consumer": {"outbox_inbox": "SELECT, INSERT, DELETE"},

@@ -5,7 +5,22 @@ from __future__ import annotations
 VERSION_TABLE = "outbox_alembic_version"
 """Alembic's own table for these migrations, beside a service's `alembic_version`."""
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
+REVISIONS = (
+    "0001",
+    "0002",
+    "0003",
+    "0004",
+    "0005",
+    "0006",
+    "0007",
+    "0008",
+    "0009",
+    "0010",
+    "0011",
+    "0012",
+    "0013",
+    "0014",
+)
 """Every migration, oldest first; what a database is at says whether one is missing."""
 
 LANES = 64
@@ -49,4 +64,5 @@ TABLES = (
     "outbox_inbox",
     "outbox_walks",
     "outbox_amiss",
+    "outbox_pauses",
 )

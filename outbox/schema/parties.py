@@ -6,6 +6,8 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Computed,
+    Identity,
     Index,
     Interval,
     MetaData,
@@ -14,10 +16,15 @@ from sqlalchemy import (
     Text,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 from outbox.schema.columns import NOW, time
 from outbox.schema.limits import CONSUMER_BYTES, LANES
+
+_PAUSED_HASH = (
+    "CASE WHEN key IS NULL THEN hashtextextended(destination, 0)"
+    " ELSE hashtextextended(key, hashtextextended(destination, 0)) END"
+)
 
 
 def lanes(tables: MetaData) -> None:
@@ -60,6 +67,13 @@ def relays(tables: MetaData) -> None:
             "Not counted among the living from then on. Moved by each heartbeat.",
             nullable=False,
         ),
+        Column(
+            "breakers",
+            JSONB,
+            nullable=False,
+            server_default=text("'[]'::jsonb"),
+            comment="Which of its breakers are open, since when and why. Changes with them, at a heartbeat.",
+        ),
         comment="The relays that live: they divide the lanes among them.",
         postgresql_with={"fillfactor": 50},
     )
@@ -98,6 +112,31 @@ def sinks(tables: MetaData) -> None:
         ),
         CheckConstraint("on_park IN ('continue', 'hold')", name="on_park_known"),
         comment="What all relays and the view need to know of a sink; written by each relay when it starts.",
+    )
+
+
+def pauses(tables: MetaData) -> None:
+    """Describes what operators have paused."""
+    Table(
+        "outbox_pauses",
+        tables,
+        Column("id", BigInteger, Identity(always=True), primary_key=True, comment="Tells pauses apart."),
+        Column("sink", Text, nullable=False, comment="The sink."),
+        Column("destination", Text, comment="Only this one; null: all of the sink."),
+        Column("key", Text, comment="Only this one of the destination; null: all of it."),
+        Column(
+            "hash",
+            BigInteger,
+            Computed(_PAUSED_HASH, persisted=True),
+            comment="As destination_hash or key_hash in outbox_queue; null: all of the sink.",
+        ),
+        time("since", "When it was paused.", nullable=False, server_default=NOW),
+        time("until", "It goes on by itself then; null: when somebody resumes it."),
+        Column("reason", Text, comment="Why, in the words of who did it."),
+        Column("paused_by", Text, nullable=False, comment="Who did it."),
+        CheckConstraint("key IS NULL OR destination IS NOT NULL", name="key_of_destination"),
+        Index(None, "sink"),
+        comment="What operators have paused: nothing of it is fetched.",
     )
 
 

@@ -33,6 +33,7 @@ def metadata(schema: str | None = None) -> MetaData:
         parties.relays,
         parties.sinks,
         parties.inbox,
+        parties.pauses,
         walks.walks,
         walks.amiss,
     ):

@@ -8,7 +8,7 @@ from time import monotonic
 
 from outbox.errors import describe
 from outbox.observe import emit
-from outbox.operate import Depth, connect, depths
+from outbox.operate import SinkStatus, connect, depths
 from outbox.settings import Settings
 
 _UNSERVED = "(unserved)"
@@ -28,13 +28,13 @@ class Counting:
     def __init__(self, settings: Settings, clock: Callable[[], float] = monotonic) -> None:
         self._settings = settings
         self._clock = clock
-        self._depths: Sequence[Depth] | None = None
+        self._depths: Sequence[SinkStatus] | None = None
         self._counted_at = 0.0
         self._asked_at = clock()
         self._asked = asyncio.Event()
 
-    def last(self) -> tuple[Sequence[Depth], float] | None:
-        """Returns what was counted last, by sink and lane, and how many seconds ago; asks for the next."""
+    def last(self) -> tuple[Sequence[SinkStatus], float] | None:
+        """Returns what was counted last, by sink, and how many seconds ago; asks for the next."""
         self._asked_at = self._clock()
         self._asked.set()
         return None if self._depths is None else (self._depths, self._clock() - self._counted_at)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from outbox.health import Health
@@ -15,7 +14,7 @@ from outbox.observe import (
     READY,
     STUCK,
 )
-from outbox.operate import Depth, SinkStatus
+from outbox.operate import SinkStatus
 
 
 def set_relay_gauges(health: Health, *, ready: bool) -> None:
@@ -28,16 +27,14 @@ def set_relay_gauges(health: Health, *, ready: bool) -> None:
         BREAKERS_OPEN.labels(sink.sink).set(len(sink.open_breakers))
 
 
-def set_queue_gauges(depths: Sequence[Depth], age: float, served: Iterable[str]) -> None:
+def set_queue_gauges(depths: Sequence[SinkStatus], age: float, served: Iterable[str]) -> None:
     """Sets the gauges of what is in the queue; sinks that are `served` have some though nothing is there."""
     COUNT_AGE.set(age)
     for gauge in (QUEUE_DEPTH, STUCK, OLDEST_DUE):
         gauge.clear()
-    by_sink: dict[str, list[Depth]] = defaultdict(list)
-    for depth in depths:
-        by_sink[depth.sink].append(depth)
+    by_sink = {status.sink: status for status in depths}
     for name in {*served, *by_sink}:
-        _set_queue(SinkStatus.of(name, by_sink[name]))
+        _set_queue(by_sink.get(name) or SinkStatus.of(name))
 
 
 def _set_queue(status: SinkStatus) -> None:

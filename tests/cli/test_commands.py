@@ -87,11 +87,11 @@ async def test_what_a_terminal_would_obey_is_shown(outbox: Run, database: str) -
         )
     finally:
         await connection.close()
-    for command in (["stuck", "--parked"], ["show", str(id_), "--payload"]):
+    for command in (["stuck", "--parked"], ["show", str(id_), "--reveal"]):
         for result in await outbox(*command), await outbox(*command, "--json"):
             assert result.exit_code == 0
             assert not {each for each in result.stdout if not each.isprintable()} - {"\n"}
-    (shown,) = json.loads((await outbox("show", str(id_), "--payload", "--json")).stdout)
+    (shown,) = json.loads((await outbox("show", str(id_), "--reveal", "--json")).stdout)
     assert {shown[name] for name in ("key", "last_error", "payload")} == {nasty}
 
 
@@ -138,6 +138,13 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_python_m_outbox() -> None:
     assert python("-m", "outbox", "--version").startswith("outbox, version ")
+
+
+@pytest.mark.parametrize(("words", "expected"), [("outbox gro", "groups"), ("outbox list --sta", "--state")])
+def test_the_shell_completes_commands_and_options(words: str, expected: str) -> None:
+    env = {"_OUTBOX_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    result = CliRunner().invoke(main, [], prog_name="outbox", env=env)
+    assert result.output == f"plain,{expected}\n"
 
 
 async def test_a_wrong_setting_exits_2_and_says_what_is_allowed(outbox: Run) -> None:
@@ -235,7 +242,7 @@ async def test_stuck(outbox: Run, deliveries: list[int]) -> None:
     assert lines(await outbox("stuck")) == ["Nothing is stuck."]
     result = await outbox("stuck", "--parked")
     assert f"{deliveries[0]}" in lines(result)[1].split()
-    assert lines(result)[1].endswith("too large")
+    assert lines(result)[1].endswith("too large (may have arrived)")
     assert lines(await outbox("stuck", "--parked", "--sink", "redis")) == ["Nothing is parked."]
     found = json.loads((await outbox("stuck", "--parked", "--json")).stdout)
     assert (found["rows"], found["deliveries"][0]["id"]) == (1, deliveries[0])
@@ -255,9 +262,12 @@ async def test_show(outbox: Run, deliveries: list[int]) -> None:
         found: list[dict[str, Any]] = json.loads((await outbox("show", *arguments, "--json")).stdout)
         return found
 
-    assert (await shown(first, "--payload"))[0]["payload"] == '{"total": 1}'
-    assert (await shown(second, "--payload"))[0]["payload_base64"] == "/wA="
-    assert (await shown(third, "--payload"))[0]["payload"] is None
+    assert (await shown(first, "--reveal"))[0]["payload"] == '{"total": 1}'
+    told = json.loads((await outbox("show", first, "--reveal")).stderr)
+    assert (told["event"], told["ids"]) == ("payload.revealed", [deliveries[0]])
+    assert (await outbox("show", first)).stderr == ""
+    assert (await shown(second, "--reveal"))[0]["payload_base64"] == "/wA="
+    assert (await shown(third, "--reveal"))[0]["payload"] is None
     (by_message,) = await shown((await shown(fourth))[0]["message_id"])
     assert by_message["id"] == int(fourth)
 

@@ -131,11 +131,13 @@ async def test_find_by_each_condition(observer: asyncpg.Connection, operator: As
     (elsewhere,) = await write(observer, "x%y", sink="redis", destination="ws:1", type="other")
     for state, id_ in of.items():
         expected = [id_, elsewhere] if state == "ready" else [id_]
-        assert [each.id for each in await operate.find(operator, Selection(states=[state]), 9)] == expected
+        assert [
+            each.id for each in (await operate.page(operator, Selection(states=[state]), 9)).deliveries
+        ] == expected
 
     async def ids(**conditions: Any) -> list[int]:
         selection = Selection(**conditions)
-        found = [each.id for each in await operate.find(operator, selection, 9)]
+        found = [each.id for each in (await operate.page(operator, selection, 9)).deliveries]
         assert await operate.count(operator, selection) == len(found)
         return found
 
@@ -156,7 +158,7 @@ async def test_what_is_overdue_is_stuck_whatever_the_backoff(
 ) -> None:
     of = await one_of_each(observer)
     await change(observer, *of.values(), first_due_at="clock_timestamp() - interval '10 minutes'")
-    stuck = {each.id for each in await operate.find(operator, Selection(stuck=True), 9)}
+    stuck = {each.id for each in (await operate.page(operator, Selection(stuck=True), 9)).deliveries}
     assert stuck == set(of.values()) - {of["parked"]}
     await observer.execute("INSERT INTO outbox_sinks VALUES ('kafka', interval '1 hour', 'continue')")
     await operator.rollback()
@@ -206,8 +208,9 @@ async def test_depths_agree_with_the_view(observer: asyncpg.Connection, operator
     stuck = 0
     for depth in await operate.depths(operator):
         stuck += depth.stuck
+        assert not depth.more
         for state in PENDING:
-            found[depth.sink, state] = found.get((depth.sink, state), 0) + getattr(depth, state)
+            found[depth.sink, state] = getattr(depth, "due" if state == "ready" else state)
     view = await observer.fetch(
         "SELECT sink, state, count(*) AS rows FROM outbox_state WHERE pending GROUP BY 1, 2"
     )

@@ -69,7 +69,7 @@ async def test_a_byte_that_is_no_utf8_costs_its_row(encoded: str, gate: Gate, co
         await db.execute(r"UPDATE outbox_queue SET last_error = E'na\357ve', first_due_at = 'epoch'")
         async with operate.connect(settings_of(environment)) as operator:
             assert (await operate.status(operator)).needs_attention
-            (found,) = await operate.find(operator, Selection(), limit=10)
+            (found,) = (await operate.page(operator, Selection(), limit=10)).deliveries
             (details,) = await operate.show(operator, Selection(ids=[bad]))
         assert (found.id, found.last_error) == (bad, r"na\xefve")
         shown = (

@@ -211,7 +211,7 @@ async def test_each_hostile_row_ends_as_what_it_is_and_every_good_one_arrives_in
         assert set(states.values()) <= {"delivered", "parked", "expired", "scheduled"}
         async with operate.connect(settings_of(environment)) as operator:
             await operate.status(operator)
-            await operate.find(operator, Selection(), limit=ROWS)
+            await operate.page(operator, Selection(), limit=ROWS)
             await operate.show(operator, Selection(ids=hostile))
         await db.execute("DELETE FROM outbox WHERE NOT id = ANY ($1)", good)
         wanted = {str(id_) for (id_,) in await db.fetch("SELECT message_id FROM outbox")}

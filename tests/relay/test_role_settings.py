@@ -106,7 +106,7 @@ async def everything(settings: Settings, gate: Gate, observer: asyncpg.Connectio
         async with operate.connect(settings) as operator:
             found = await operate.status(operator)
             assert [sink.parked for sink in found.sinks if sink.sink == SINK] == [2]
-            assert len(await operate.find(operator, Selection(states=["parked"]), limit=5)) == 2
+            assert len((await operate.page(operator, Selection(states=["parked"]), limit=5)).deliveries) == 2
             (shown,) = await operate.show(operator, Selection(ids=bad[:1]), payload=True)
             assert await operate.trace(operator, shown.delivery.message_id)
             await operator.rollback()

@@ -112,7 +112,7 @@ async def test_a_time_that_python_has_not_breaks_neither_relay_nor_operators(
     good = await write(connection, ["good"])
     async with operate.connect(settings_of(environment)) as operator:
         await operate.status(operator)
-        shown = [each.id for each in await operate.find(operator, Selection(), limit=10)]
+        shown = [each.id for each in (await operate.page(operator, Selection(), limit=10)).deliveries]
         assert shown == [odd, *good]
         assert len(await operate.show(operator, Selection(ids=[odd]))) == 1
     async with ByHand.made(environment) as relay:

@@ -233,7 +233,7 @@ async def test_an_operator_sees_and_acts(database: str) -> None:
 async def test_a_reader_asks_for_the_status(database: str) -> None:
     async with part(database, "reader") as url, connect(Settings(database_url=url)) as connection:
         await operate.status(connection)
-        await operate.find(connection, operate.Selection(), limit=1)
+        await operate.page(connection, operate.Selection(), limit=1)
         with pytest.raises(ProgrammingError, match="permission denied for table outbox"):
             await operate.show(connection, operate.Selection())
 

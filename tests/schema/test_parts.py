@@ -86,6 +86,7 @@ async def test_an_operator_alone_may_give_every_command(
     monkeypatch.chdir(tmp_path)
     first, second, third, fourth = await write(owner, ["k"] * 4, sink="kafka")
     message = await owner.fetchval("SELECT message_id FROM outbox WHERE id = $1", first)
+    await owner.execute("INSERT INTO outbox_sinks VALUES ('kafka', '5 minutes', 'continue')")
     await owner.execute("UPDATE outbox_queue SET parked_at = now(), last_error = 'x', blocks = id % 2 = 0")
     async with part(database, "operator") as url:
 
@@ -101,8 +102,13 @@ async def test_an_operator_alone_may_give_every_command(
         commands = [
             ["stuck"],
             ["stuck", "--parked"],
+            ["list"],
+            ["groups"],
+            ["trace", str(message)],
+            ["pause", "kafka", "--for", "1h"],
+            ["resume", "kafka"],
             ["show", str(first)],
-            ["show", str(message), "--payload"],
+            ["show", str(message), "--reveal"],
             ["retry", str(first), "--dry-run"],
             ["retry", str(first)],
             ["skip", str(second)],
@@ -128,8 +134,10 @@ async def test_a_reader_alone_reads_everything_but_payloads_and_headers(
         async with operate.connect(Settings.model_validate({"database_url": url})) as connection:
             assert (await operate.status(connection)).sinks
             assert await operate.count(connection, Selection()) == 1
-            assert len(await operate.find(connection, Selection(), limit=5)) == 1
+            assert len((await operate.page(connection, Selection(), limit=5)).deliveries) == 1
             assert await operate.depths(connection)
+            assert await operate.groups(connection, Selection()) == []
+            assert await operate.pauses(connection) == []
             traced = await operate.trace(connection, message)
             assert traced is not None
             assert [each.message_id for each in await operate.follow(connection, message)] == [message]
