@@ -195,6 +195,8 @@ EVENTS: Mapping[str, Kind] = {
     "settings.overruled": Kind(_W, "sink setting mine other relays", same="sink setting mine other"),
     # Maintenance.
     "maintenance.failed": Kind(_E, "reason pause", same="reason"),
+    # Nobody wakes the pumps for `pause` seconds, which look for themselves.
+    "bell.failed": Kind(_W, "reason pause", same="reason"),
     "count.failed": Kind(_W, "reason", same="reason"),
     "integrity.checked": Kind(_D, "lost double ghosts passed behind", _integrity_checked),
     "integrity.amiss": Kind(

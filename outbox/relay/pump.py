@@ -17,6 +17,7 @@ from typing import Any
 from outbox.message import Delivery, Sent
 from outbox.observe import emit
 from outbox.relay.batch import Fetched, Request
+from outbox.relay.bell import Sleeper
 from outbox.relay.breakers import Admission, SinkBreakers
 from outbox.relay.isolate import send_isolated
 from outbox.relay.lane import Lane
@@ -28,7 +29,6 @@ from outbox.relay.progress import Progress
 from outbox.relay.store import Position, Store
 from outbox.relay.supervise import Trouble
 from outbox.relay.verdict import Failure, Verdict, judge
-from outbox.relay.waiting import wait_for
 from outbox.relay.wake import Wake
 from outbox.settings import Settings, SinkSettings
 from outbox.sinks import Sink
@@ -56,6 +56,8 @@ class Pump:
         self.number = number
         self.trouble = Trouble()
         """What is wrong with it, if anything."""
+        self.sleeper = Sleeper()
+        """Between two rounds it waits here."""
         self._settings = settings
         self._policy = served.settings.policy
         self._lines = Lines(settings.batch_size)
@@ -76,7 +78,7 @@ class Pump:
         while not ending.is_set():
             rows, more = await self.round(store)
             self.trouble.end()
-            await _pause(ending, wake.after(rows, more=more))
+            await self.sleeper.sleep(wake.after(rows, more=more, watched=self.sleeper.watched))
 
     async def round(self, store: Store) -> tuple[int, bool]:
         """Fetches, sends and settles once; returns how many were settled, and whether the next finds more."""
@@ -255,10 +257,3 @@ class Pump:
             "event_type": delivery.type,
             "correlation_id": json.loads(delivery.headers or "{}").get("correlation_id"),
         }
-
-
-async def _pause(ending: asyncio.Event, seconds: float) -> None:
-    if seconds:
-        await wait_for(ending, seconds)
-    else:
-        await asyncio.sleep(0)

@@ -20,6 +20,7 @@ from structlog.contextvars import bound_contextvars
 from outbox.errors import describe
 from outbox.health import Failing, Health, SinkHealth
 from outbox.observe import emit
+from outbox.relay.bell import Bell
 from outbox.relay.parts import Parts
 from outbox.relay.published import OpenBreakers
 from outbox.relay.pump import Pump, ServedSink
@@ -54,6 +55,8 @@ class Relay:
         self._lanes = self._parts.lanes
         self._served = self._parts.served
         self._serving = {served.name: self._serve(served) for served in self._served}
+        sleepers = {name: [pump.sleeper for pump in pumps] for name, pumps in self._parts.pumps.items()}
+        self._bell = Bell(self._settings.database_schema, sleepers)
         self._stopping = asyncio.Event()
         self._bound: asyncio.Timeout | None = None
         self._deadline = math.inf
@@ -205,6 +208,8 @@ class Relay:
         async with asyncio.TaskGroup() as group:
             beat = group.create_task(session.guard(self._beat(connection)))
             watch = group.create_task(session.end_with(self._stopping))
+            rouse = group.create_task(self._rouse(session.ending))
+            ring = group.create_task(session.guard(self._ring(session.ending)))
             work = [
                 group.create_task(session.guard(self._pump(served, pump, session.ending)))
                 for served in self._served
@@ -212,8 +217,8 @@ class Relay:
             ]
             work.append(group.create_task(session.guard(self._maintain(session.ending))))
             await asyncio.wait(work)
-            beat.cancel()
-            watch.cancel()
+            for each in (beat, watch, rouse, ring):
+                each.cancel()
         if session.lost:
             raise session.lost
         await self._lanes.leave(connection)
@@ -248,6 +253,23 @@ class Relay:
             await keep_running(life, ending, pump.trouble, tell)
         finally:
             pump.trouble.end()  # With the session: in the next one it has not tried yet.
+
+    async def _rouse(self, ending: asyncio.Event) -> None:
+        await ending.wait()
+        self._bell.wake_all()
+
+    async def _ring(self, ending: asyncio.Event) -> None:
+        if self._settings.database_pooler == "transaction":
+            return  # Each look would be four trips to the database.
+
+        async def life() -> None:
+            async with relay_connection(self._settings, "outbox bell") as connection:
+                await self._bell.run(connection, ending)
+
+        def tell(reason: str, pause: float) -> None:
+            emit("bell.failed", reason=reason, pause=pause)
+
+        await keep_running(life, ending, Trouble(), tell)
 
     async def _maintain(self, ending: asyncio.Event) -> None:
         async def life() -> None:

@@ -20,6 +20,14 @@ def test_what_was_found_makes_it_quick_again() -> None:
     assert wake.after(0, more=False) == 0.001
 
 
+def test_who_is_told_of_what_is_written_does_not_look_in_vain() -> None:
+    wake = Wake(0.001, 0.1)
+    assert wake.after(1, more=False, watched=True) == 0.001
+    assert wake.after(0, more=False, watched=True) == 0.1
+    assert wake.after(1, more=False) == 0.001
+    assert wake.after(0, more=False) == 0.001
+
+
 def test_where_more_is_found_it_does_not_wait() -> None:
     assert Wake(0.001, 0.1).after(2_000, more=True) == 0.0
 
