@@ -14,6 +14,7 @@ from outbox.inbox import once, prune_inbox, unseen
 from outbox.message import Message
 from outbox.schema import include_name
 from outbox.settings import Settings
+from outbox.waker import Waker
 from outbox.write import write, write_sync
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "SchemaError",
     "Settings",
     "SettingsError",
+    "Waker",
     "create_engine",
     "include_name",
     "new_id",

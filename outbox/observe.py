@@ -197,6 +197,9 @@ EVENTS: Mapping[str, Kind] = {
     "maintenance.failed": Kind(_E, "reason pause", same="reason"),
     # Nobody wakes the pumps for `pause` seconds, which look for themselves.
     "bell.failed": Kind(_W, "reason pause", same="reason"),
+    "bell.listening": Kind(_D),
+    # Who wakes this relay is not heard, as behind a pooler in transaction mode.
+    "bell.deaf": Kind(_W),
     "count.failed": Kind(_W, "reason", same="reason"),
     "integrity.checked": Kind(_D, "lost double ghosts passed behind", _integrity_checked),
     "integrity.amiss": Kind(

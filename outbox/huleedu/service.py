@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, Self
 
 import structlog
@@ -39,6 +39,10 @@ class Service(ABC):
         """Where it listens."""
         self._running: AbstractAsyncContextManager[int] | None = None
 
+    def beside(self) -> AbstractAsyncContextManager[object]:
+        """Makes what lives beside the consumer, on the same connections."""
+        return nullcontext()
+
     @abstractmethod
     def application(self) -> ASGIApp:
         """Makes what the service answers over HTTP."""
@@ -59,6 +63,7 @@ class Service(ABC):
         variable = f"{settings.prefix}PORT"
         try:
             async with (
+                self.beside(),
                 listening(self.application(), settings.host, settings.port, variable=variable) as port,
                 asyncio.TaskGroup() as group,
             ):

@@ -1,8 +1,9 @@
 """Wakes pumps that wait: one look for all of them at what was written last.
 
 A pump that finds nothing looks ever more rarely, since each look walks its lanes. This one reads a few ids,
-so it can be had every few milliseconds. What it misses (a row that was long uncommitted, one that somebody
-changed by hand, one whose time has come) a pump finds by its own looks.
+so it can be had every few milliseconds: at once where a writer wakes the relay after its commit. What it
+misses (a row that was long uncommitted, one that somebody changed by hand, one whose time has come) a pump
+finds by its own looks.
 """
 
 from __future__ import annotations
@@ -16,10 +17,15 @@ import asyncpg
 
 from outbox.relay.waiting import wait_for
 from outbox.schema import in_schema
+from outbox.schema.waking import CHANNEL, WAKE
 
-_SOON_SECONDS, _LATER_SECONDS = 0.005, 0.02
-"""Between two looks: for a second after something was written, and in silence."""
+_LEAST_SECONDS = 0.002
+"""Between two looks, whoever wakes."""
+_SOON_SECONDS = 0.005
+"""Between two looks, for a second after something was written of which nobody told."""
 _SOON_FOR_SECONDS = 1.0
+_HEARING_SECONDS = 5.0
+"""How long a notification may take that is heard at all."""
 _REST = 9
 """It pauses so many times as long as a look took: a tenth of a core at most, on a busy machine too."""
 _LOOKS = 8
@@ -90,29 +96,48 @@ class News:
 class Bell:
     """Wakes the sleeper of each lane in which something was written."""
 
-    def __init__(self, schema: str | None, sleepers: Mapping[str, Sequence[Sleeper]]) -> None:
+    def __init__(
+        self, schema: str | None, sleepers: Mapping[str, Sequence[Sleeper]], *, longest: float
+    ) -> None:
+        self._schema = schema
         self._statement = in_schema(WRITTEN, schema)
         self._sleepers = sleepers
         """By sink; a lane is its number's modulo their count."""
+        self._longest = longest
+        """Seconds between two looks in silence."""
         self._all = [sleeper for each in sleepers.values() for sleeper in each]
+        self._rung = asyncio.Event()
 
     def wake_all(self) -> None:
         """Wakes all of them."""
         for sleeper in self._all:
             sleeper.wake()
 
+    async def listen(self, connection: asyncpg.Connection, other: asyncpg.Connection) -> bool:
+        """Hears on a connection who wakes the relay; returns whether it heard what another one told it."""
+        channel = await connection.fetchval(f"SELECT {in_schema(CHANNEL, self._schema)}")
+        await connection.add_listener(channel, lambda *_: self._rung.set())
+        self._rung.clear()
+        await other.execute(f"SELECT {in_schema(WAKE, self._schema)}")
+        await wait_for(self._rung, _HEARING_SECONDS)
+        return self._rung.is_set()
+
     async def run(self, connection: asyncpg.Connection, ending: asyncio.Event) -> None:
         """Looks until `ending`, while anybody waits."""
-        news, heard = News(), monotonic()
+        news, found = News(), monotonic()
         try:
             while not ending.is_set():
-                began = monotonic()
-                if any(sleeper.waits for sleeper in self._all) and await self._look(connection, news):
-                    heard = began
+                began, told = monotonic(), self._rung.is_set()
+                if any(sleeper.waits for sleeper in self._all):
+                    self._rung.clear()
+                    if await self._look(connection, news) and not told:
+                        found = began
                 self._watch(watched=True)
                 now = monotonic()
-                pause = _SOON_SECONDS if now - heard < _SOON_FOR_SECONDS else _LATER_SECONDS
-                await asyncio.sleep(max(pause, _REST * (now - began)))
+                await asyncio.sleep(max(_LEAST_SECONDS, _REST * (now - began)))
+                if not self._rung.is_set():
+                    soon = now - found < _SOON_FOR_SECONDS
+                    await wait_for(self._rung, _SOON_SECONDS if soon else self._longest)
         finally:
             self._watch(watched=False)
 

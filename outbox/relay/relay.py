@@ -56,7 +56,9 @@ class Relay:
         self._served = self._parts.served
         self._serving = {served.name: self._serve(served) for served in self._served}
         sleepers = {name: [pump.sleeper for pump in pumps] for name, pumps in self._parts.pumps.items()}
-        self._bell = Bell(self._settings.database_schema, sleepers)
+        self._bell = Bell(
+            self._settings.database_schema, sleepers, longest=self._settings.poll_interval_seconds
+        )
         self._stopping = asyncio.Event()
         self._bound: asyncio.Timeout | None = None
         self._deadline = math.inf
@@ -264,6 +266,9 @@ class Relay:
 
         async def life() -> None:
             async with relay_connection(self._settings, "outbox bell") as connection:
+                async with relay_connection(self._settings, "outbox bell") as other:
+                    heard = await self._bell.listen(connection, other)
+                emit("bell.listening" if heard else "bell.deaf")
                 await self._bell.run(connection, ending)
 
         def tell(reason: str, pause: float) -> None:

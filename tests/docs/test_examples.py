@@ -34,6 +34,8 @@ from outbox.huleedu.gateway import Gateway
 from outbox.huleedu.migrate import upgrade
 from outbox.message import Sent
 from outbox.relay import Relay
+from outbox.schema import in_schema
+from outbox.schema.waking import CHANNEL
 from outbox.settings import KafkaSettings, RedisSettings
 from tests.support import gateway as gateways
 from tests.support.deliveries import delivery
@@ -174,7 +176,16 @@ def test_an_engine_that_is_not_async_reads_the_whole_address(module: ModuleType,
 
 async def test_a_row_is_a_row(database: str) -> None:
     async with connection(database) as writer:
+        heard: list[None] = []
+        channel = await writer.fetchval(f"SELECT {in_schema(CHANNEL, None)}")
+        await writer.add_listener(channel, lambda *_: heard.append(None))
         await writer.execute(example("sql"))
+        await writer.execute(example("wake"))
+
+        async def is_heard() -> bool:
+            return len(heard) == 1
+
+        await until(is_heard)
         assert await writer.fetchval("SELECT state FROM outbox_state") == "ready"
 
 

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import asyncpg
+import pytest
 
+from outbox import Waker, create_engine
 from outbox.observe import watch
 from outbox.relay import Relay
 from outbox.relay.bell import WRITTEN, Bell, News, Sleeper
@@ -40,15 +42,25 @@ def test_ids_that_are_given_anew_are_news_again() -> None:
     assert news.learn(1, [(1, "s", 1)]) == [("s", 1)]
 
 
-async def test_pumps_that_would_wait_for_hours_are_woken(
-    environment: dict[str, str], connection: asyncpg.Connection, gate: Gate
+async def test_pumps_that_would_wait_for_hours_are_woken_by_who_writes(
+    environment: dict[str, str],
+    connection: asyncpg.Connection,
+    gate: Gate,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """By a writer, and by nothing else: the bell does not look by itself either."""
+    monkeypatch.setattr("outbox.relay.bell._SOON_FOR_SECONDS", 0.0)
+    settings = settings_of(environment | HOURS)
+    engine = create_engine(settings)
     with watch() as events:
-        async with Relay(settings_of(environment | HOURS)):
+        async with Relay(settings), Waker(engine, settings=settings) as waker:
             await events.wait_for("lanes.taken")
+            await events.wait_for("bell.listening")
             for count in range(1, 4):
                 await write(connection, [None])
+                waker.wake()
                 await arrived(gate, count)
+    await engine.dispose()
 
 
 async def test_a_relay_whose_pumps_would_wait_for_hours_stops_at_once(environment: dict[str, str]) -> None:
@@ -63,7 +75,7 @@ async def ringing(environment: dict[str, str]) -> AsyncIterator[list[Sleeper]]:
     settings, sleepers, ending = settings_of(environment), [Sleeper() for _ in range(64)], asyncio.Event()
     async with AsyncExitStack() as stack:
         connection = await stack.enter_async_context(relay_connection(settings, "a bell"))
-        bell = Bell(settings.database_schema, {SINK: sleepers})
+        bell = Bell(settings.database_schema, {SINK: sleepers}, longest=0.005)
         async with asyncio.TaskGroup() as tasks:
             for sleeper in sleepers:
                 tasks.create_task(sleeper.sleep(7_200))

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from outbox import Waker
 from outbox.huleedu.consume import ConsumerMetrics, Effect, Handler, Incoming, counting, pruning
 from outbox.huleedu.els.assign import (
     Assigned,
@@ -54,7 +55,12 @@ class Els(Service):
         chores = (pruning("forget names", settings.names_retention, forget_names), counting(self._count))
         super().__init__(settings, handlers, _METRICS, chores)
         self._per_user = PerUser()
+        self._waker = Waker(self.engine)
         self._notify_within = timedelta(seconds=settings.notify_within_seconds)
+
+    def beside(self) -> Waker:
+        """Returns what wakes the relay."""
+        return self._waker
 
     def application(self) -> ASGIApp:
         """Returns the probes."""
@@ -107,6 +113,7 @@ class Els(Service):
             _log.info("els.published", **{**names, **each._asdict(), "message_id": str(each.message_id)})
             if each.channel:
                 self._per_user.add(each.channel)
+        self._waker.wake()
 
 
 def _rounds(

@@ -1,0 +1,94 @@
+"""A waker tells relays of a commit once more at the end, and lives through a database that goes away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import asyncpg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
+
+from outbox import Waker, create_engine
+from outbox.schema import in_schema
+from outbox.schema.waking import CHANNEL
+from outbox.settings import Settings
+from tests.support import sql
+from tests.support.waiting import until
+
+Heard = list[None]
+
+
+@pytest.fixture
+async def heard(connection: asyncpg.Connection) -> Heard:
+    """Grows by one with each wake."""
+    wakes: Heard = []
+    channel = await connection.fetchval(f"SELECT {in_schema(CHANNEL, None)}")
+    await connection.add_listener(channel, lambda *_: wakes.append(None))
+    return wakes
+
+
+@pytest.fixture
+def settings(database: str) -> Iterator[Settings]:
+    yield Settings(database_url=database)
+
+
+@pytest.fixture
+async def engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
+    made = create_engine(settings)
+    yield made
+    await made.dispose()
+
+
+async def more(wakes: Heard, than: int) -> None:
+    async def are() -> bool:
+        return len(wakes) > than
+
+    await until(are)
+
+
+async def test_a_commit_wakes_and_many_at_once_wake_together(
+    settings: Settings, engine: AsyncEngine, heard: Heard
+) -> None:
+    async with Waker(engine, settings=settings) as waker:
+        waker.wake()
+        await more(heard, 0)
+        for _ in range(1_000):
+            waker.wake()
+        await more(heard, 1)
+        assert len(heard) < 100
+
+
+async def test_it_is_woken_from_another_thread(settings: Settings, engine: AsyncEngine, heard: Heard) -> None:
+    async with Waker(engine, settings=settings) as waker:
+        with ThreadPoolExecutor(1) as pool:
+            await asyncio.get_running_loop().run_in_executor(pool, waker.wake)
+        await more(heard, 0)
+
+
+async def test_it_lives_through_a_connection_that_ends(
+    settings: Settings, engine: AsyncEngine, heard: Heard, database: str
+) -> None:
+    async with Waker(engine, settings=settings) as waker:
+        waker.wake()
+        await more(heard, 0)
+        with capture_logs() as logs:
+            async with sql.connection(database) as other:
+                await other.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_notify%'"
+                    " AND datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            before = len(heard)
+            waker.wake()
+            await more(heard, before)
+        assert [log["event"] for log in logs] == ["waker.failed"]
+
+
+async def test_outside_of_its_block_it_does_nothing(settings: Settings, engine: AsyncEngine) -> None:
+    waker = Waker(engine, settings=settings)
+    waker.wake()
+    async with waker:
+        pass
+    waker.wake()
