@@ -65,7 +65,7 @@ class Waker:
                 await self._task
 
     def wake(self) -> None:
-        """Wakes the relays soon, from whatever thread; takes no time. Outside of its block it does nothing."""
+        """Wakes the relays soon, from any thread, and takes no time; outside of its block it does not."""
         if self._loop and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wanted.set)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
-import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
@@ -22,17 +21,18 @@ Heard = list[None]
 
 
 @pytest.fixture
-async def heard(connection: asyncpg.Connection) -> Heard:
+async def heard(database: str) -> AsyncIterator[Heard]:
     """Grows by one with each wake."""
     wakes: Heard = []
-    channel = await connection.fetchval(f"SELECT {in_schema(CHANNEL, None)}")
-    await connection.add_listener(channel, lambda *_: wakes.append(None))
-    return wakes
+    async with sql.connection(database) as connection:
+        channel = await connection.fetchval(f"SELECT {in_schema(CHANNEL, None)}")
+        await connection.add_listener(channel, lambda *_: wakes.append(None))
+        yield wakes
 
 
 @pytest.fixture
-def settings(database: str) -> Iterator[Settings]:
-    yield Settings(database_url=database)
+def settings(database: str) -> Settings:
+    return Settings(database_url=database)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ async def test_it_lives_through_a_connection_that_ends(
         with capture_logs() as logs:
             async with sql.connection(database) as other:
                 await other.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_notify%'"
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_n%'"
                     " AND datname = current_database() AND pid <> pg_backend_pid()"
                 )
             before = len(heard)

@@ -76,6 +76,10 @@ class Lines:
         self._calm = _CALM_ROUNDS
         self._hasty_rows = _MOST_HASTY_ROWS
         self._own_first = False
+        self._others_turn = False
+        """Whether this round is for those beside a backlog, who then need not wait for a part of it."""
+        self._own_again = False
+        """Whether there was more in the lines of their own."""
         self._depth = max(2 * rows, _SHORTEST_DEPTH)
         self._deep = self._depth
 
@@ -87,8 +91,11 @@ class Lines:
     @property
     def rows(self) -> int:
         """How many deliveries to ask for: fewer while others go out beside a backlog."""
-        hasty = self._own and self._calm < _CALM_ROUNDS
-        return min(self._hasty_rows, self._most) if hasty else self._most
+        return min(self._hasty_rows, self._most) if self._hasty and not self._others_turn else self._most
+
+    @property
+    def _hasty(self) -> bool:
+        return bool(self._own) and self._calm < _CALM_ROUNDS
 
     def depth(self, walks: int) -> int:
         """Returns how many rows of the queue each of so many walks looks at."""
@@ -96,7 +103,7 @@ class Lines:
 
     def took(self, rows: int, seconds: float) -> None:
         """Learns how long a round took, of so many deliveries."""
-        if rows:
+        if rows and not self._others_turn:
             fit = int(rows * _HASTY_SECONDS / seconds)
             self._hasty_rows = min(_MOST_HASTY_ROWS, max(_LEAST_HASTY_ROWS, fit))
 
@@ -105,16 +112,29 @@ class Lines:
         self._frontier = Frontier()
         self._deep = self._depth
 
-    def walks(self, lanes: Sequence[Lane], *, down: Container[str], probes: Container[str]) -> list[Walk]:
-        """Returns what to read, in this order: nothing to what is `down`, and little to what is probed."""
+    def walks(
+        self,
+        lanes: Sequence[Lane],
+        *,
+        down: Container[str],
+        probes: Container[str],
+        probing: bool = False,
+    ) -> list[Walk]:
+        """Returns what to read, in this order: nothing to what is `down`, and little to what is probed.
+
+        Where others go out beside a backlog, the two have their rounds in turn; not while the whole sink is
+        probed, of which each round tells whether there is anything to send.
+        """
         self._down = sum(name in down or name in probes for name in self._own)
         for lane in lanes:
             lane.separate(self._own)
+        read = [name for name in self._own if name not in down]
+        in_turn = self._hasty and bool(read) and not probing
+        self._others_turn = in_turn and not self._others_turn
         now = monotonic()
         shared = [
             Walk(lane.number, None, lane.floor, self._most, lane.due_after(None, now)) for lane in lanes
         ]
-        read = [name for name in self._own if name not in down]
         share = max(1, self.rows // max(1, len(read)))
         own = [
             Walk(
@@ -127,7 +147,12 @@ class Lines:
             for lane in lanes
             for name in read
         ]
-        turns = (own, shared) if self._own_first else (shared, own)
+        if self._others_turn:
+            turns: tuple[Sequence[Walk], ...] = (shared,)
+        elif in_turn:
+            turns = (own,)
+        else:
+            turns = (own, shared) if self._own_first else (shared, own)
         return [walk for turn in turns for walk in _from_anywhere(turn)]
 
     def separate(self, destinations: Iterable[str]) -> None:
@@ -141,7 +166,7 @@ class Lines:
         batch: Fetched,
         verdict: Verdict,
     ) -> bool:
-        """Moves the floors after a round; returns whether one moved that has more rows behind it to look at.
+        """Moves the floors after a round; returns whether the next one has more to look at.
 
         What is left must be read again, and so must the followers of what is released.
         """
@@ -162,9 +187,14 @@ class Lines:
             )
             went_on |= moved and number in batch.stops
         self.rewind(lanes, walks, batch, verdict.released())
-        self._deepen(batch, went_on=went_on)
+        with_shared = any(walk.line is None for walk in walks)
+        if with_shared:
+            self._deepen(batch, went_on=went_on)
         self._divide(lanes, walks, batch)
-        return went_on
+        more = went_on or (batch.cut and verdict.settled > 0)
+        if not self._others_turn:
+            self._own_again = more and not with_shared
+        return more or self._own_again
 
     def rewind(
         self, lanes: Sequence[Lane], walks: Sequence[Walk], batch: Fetched, released: Iterable[Delivery]

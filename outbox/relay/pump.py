@@ -106,9 +106,9 @@ class Pump:
             self._breakers(verdict, admission)
             await self._settle(store, lanes, verdict, began)
             self._lines.took(len(batch.deliveries), monotonic() - began)
-            went_on = self._lines.advance(lanes, request.walks, batch, verdict)
+            more = self._lines.advance(lanes, request.walks, batch, verdict)
             await self._look_back.step(store, lanes, self._lines.apart)
-            return verdict.settled, went_on or (batch.cut and verdict.settled > 0)
+            return verdict.settled, more
 
     def _may_send(self, lanes: Sequence[Lane]) -> bool:
         """True if no other relay owns any of these lanes, nor will before the send is over."""
@@ -124,7 +124,7 @@ class Pump:
         """Returns what a round asks the store for."""
         lines = self._lines
         lines.separate((*admission.down, *admission.probes))
-        walks = lines.walks(lanes, down=admission.down, probes=admission.probes)
+        walks = lines.walks(lanes, down=admission.down, probes=admission.probes, probing=admission.probing)
         return Request(
             walks=walks,
             rows=PROBE_ROWS if admission.probing else lines.rows,

@@ -42,8 +42,8 @@ class Settings(ServiceSettings):
     """More sinks: `name=module:Class`, several separated by commas."""
 
     poll_interval_seconds: Seconds = 0.1
-    """The longest wait between two looks of a pump while idle, and between two looks for all of them at what was
-    written, unless a writer wakes the relay."""
+    """The longest wait between two looks of a pump while idle, and between two looks for all of them at what
+    was written, unless a writer wakes the relay."""
     poll_shortest_seconds: Seconds = 0.001
     """The shortest wait, right after something was found."""
     batch_size: int = Field(2_000, ge=1, le=50_000)

@@ -41,9 +41,12 @@ async def test_a_backlog_for_one_destination_keeps_no_other_waiting(
         assert await turns_until_arrived(relay, gate, early, most=20) > 1
         assert len(gate.arrived) < len(backlog) / 5
         later = await write(connection, ["a", "b", "c"], destination="other")
+        before = len(gate.arrived)
         await relay.turn()
+        between = len(gate.arrived)
         await relay.turn()
-        assert set(later) <= set(gate.arrived)
+        # In a round of their own, which is over sooner than one with a part of the backlog.
+        assert set(later) in (set(gate.arrived[before:between]), set(gate.arrived[between:]))
         await delivered(relay, connection)
     assert sorted(gate.arrived) == sorted([*backlog, early, *later])
     assert inversions(gate.attempts) == []
