@@ -27,8 +27,8 @@ _HASTY_SECONDS = 0.04
 """No round is to take longer while others go out beside a backlog, or are looked for: they wait less."""
 _LEAST_HASTY_ROWS, _MOST_HASTY_ROWS = 250, 500
 """Not fewer, since a round has its own cost, which fewer rows make no less."""
-_CALM_ROUNDS = 64
-"""For how long after the last of the others."""
+_HASTY_FOR_SECONDS = 10.0
+"""After the last of the others: the next of them would wait for rounds that are whole again."""
 PROBE_ROWS = 64
 """More than one: what is expired does not use a probe up."""
 _SHORTEST_DEPTH, _LONGEST_DEPTH = 1_000, 65_536
@@ -73,7 +73,7 @@ class Lines:
         self._down = 0
         """How many of these are down, or probed."""
         self._frontier = Frontier()
-        self._calm = _CALM_ROUNDS
+        self._hasty_until = 0.0
         self._hasty_rows = _MOST_HASTY_ROWS
         self._own_first = False
         self._others_turn = False
@@ -95,7 +95,7 @@ class Lines:
 
     @property
     def _hasty(self) -> bool:
-        return bool(self._own) and self._calm < _CALM_ROUNDS
+        return bool(self._own) and monotonic() < self._hasty_until
 
     def depth(self, walks: int) -> int:
         """Returns how many rows of the queue each of so many walks looks at."""
@@ -215,7 +215,8 @@ class Lines:
         """Gives lines to what has a backlog, and takes them back where nothing is left."""
         shared = _shared(walks, batch)
         walks_past = any(walks[number].line is None for number in batch.stops)
-        self._calm = 0 if self._own and (shared or walks_past) else self._calm + 1
+        if self._own and (shared or walks_past):
+            self._hasty_until = monotonic() + _HASTY_FOR_SECONDS
         self._own_first = batch.cut and walks[_last(walks, batch)].line is None
         self._unite(lanes, _ended(walks, batch))
         if batch.cut and walks[_last(walks, batch)].line is None:
