@@ -48,7 +48,10 @@ class Waker:
     def __init__(self, engine: AsyncEngine, *, settings: Settings | None = None) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         schema = (settings or loaded()).database_schema
-        self._statement = text(f"SELECT {in_schema(WAKE, schema)}")
+        # There is nothing to make durable, so it waits for no disk.
+        self._statement = text(
+            f"SELECT set_config('synchronous_commit', 'off', true), {in_schema(WAKE, schema)}"
+        )
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -77,7 +77,7 @@ async def test_it_lives_through_a_connection_that_ends(
         with capture_logs() as logs:
             async with sql.connection(database) as other:
                 await other.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_n%'"
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%, pg_notify(%'"
                     " AND datname = current_database() AND pid <> pg_backend_pid()"
                 )
             before = len(heard)
