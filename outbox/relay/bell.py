@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from time import monotonic
 
 import asyncpg
@@ -53,22 +53,30 @@ class Sleeper:
         self.watched = False
         """True while a bell tells it of what is written."""
         self._woken = asyncio.Event()
+        self._lanes: set[int] = set()
 
-    def wake(self) -> None:
-        """Lets it wait no longer, or not the next time."""
+    def wake(self, lane: int | None = None) -> None:
+        """Lets it wait no longer, or not the next time; for something in this lane, if one is given."""
+        if lane is not None:
+            self._lanes.add(lane)
         self._woken.set()
 
-    async def sleep(self, seconds: float) -> None:
-        """Waits; not at all, but for giving others a turn, where it is to be for no time."""
+    async def sleep(self, seconds: float) -> Collection[int]:
+        """Waits; not at all, but for giving others a turn, where it is to be for no time.
+
+        Returns the lanes that it was woken for; none: it is to look everywhere.
+        """
         if not seconds:
             await asyncio.sleep(0)
-            return
+            return ()
         self.waits = True
         try:
             await wait_for(self._woken, seconds)
         finally:
             self.waits = False
             self._woken.clear()
+            lanes, self._lanes = self._lanes, set()
+        return lanes
 
 
 class News:
@@ -152,5 +160,5 @@ class Bell:
         new = news.learn(rows[0][0], written)
         for sink, lane in new:
             if sleepers := self._sleepers.get(sink):
-                sleepers[lane % len(sleepers)].wake()
+                sleepers[lane % len(sleepers)].wake(lane)
         return bool(new)

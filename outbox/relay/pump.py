@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from random import random
 from time import monotonic
@@ -75,26 +75,34 @@ class Pump:
         self._lines.reconnect()
         await self._deliver(store)
         wake = Wake(self._settings.poll_shortest_seconds, self._settings.poll_interval_seconds)
+        news: Collection[int] = ()
         while not ending.is_set():
-            rows, more = await self.round(store)
+            rows, more = await self.round(store, news)
             self.trouble.end()
-            await self.sleeper.sleep(wake.after(rows, more=more, watched=self.sleeper.watched))
+            # After a look at what it was told of it need not look whether there is more: it is told again.
+            wait = wake.after(0 if news else rows, more=more, watched=self.sleeper.watched)
+            news = await self.sleeper.sleep(wait)
 
-    async def round(self, store: Store) -> tuple[int, bool]:
-        """Fetches, sends and settles once; returns how many were settled, and whether the next finds more."""
+    async def round(self, store: Store, news: Collection[int] = ()) -> tuple[int, bool]:
+        """Fetches, sends and settles once; returns how many were settled, and whether the next finds more.
+
+        Where it is told in which lanes something is new, it looks only there, unless something is amiss.
+        """
         served = self._served
         with (
             served.breakers.admission(self.number) as admission,
-            served.lanes.at_work(self.number, self._settings.pumps) as lanes,
+            served.lanes.at_work(self.number, self._settings.pumps) as mine,
         ):
-            if not lanes and served.lanes.owned:
+            if not mine and served.lanes.owned:
                 # A relay that has none at all cannot say so: it may have left them because the sink is down.
                 self._found_nothing(admission.probed)
-            if admission.refused or not lanes:
+            if admission.refused or not mine:
                 return 0, False
             began = monotonic()
+            all_is_well = not (admission.probed or admission.down or self._lines.apart)
+            lanes = [lane for lane in mine if all_is_well and lane.number in news] or mine
             request = self.request(lanes, admission)
-            batch = await self._fetch(store, lanes, request)
+            batch = await self._fetch(store, mine, request)
             self._found_nothing(nothing_for(admission.probed, request.walks, batch))
             if batch.deliveries and not self._may_send(lanes):
                 for delivery in batch.deliveries[:2]:
@@ -107,7 +115,7 @@ class Pump:
             await self._settle(store, lanes, verdict, began)
             self._lines.took(len(batch.deliveries), monotonic() - began)
             more = self._lines.advance(lanes, request.walks, batch, verdict)
-            await self._look_back.step(store, lanes, self._lines.apart)
+            await self._look_back.step(store, mine, self._lines.apart)
             return verdict.settled, more
 
     def _may_send(self, lanes: Sequence[Lane]) -> bool:
