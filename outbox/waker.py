@@ -17,10 +17,10 @@ language, after the commit, and a hundred times a second at the most:
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from typing import Self
 
-import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -31,7 +31,7 @@ from outbox.schema import in_schema
 from outbox.schema.waking import WAKE
 from outbox.settings import Settings, loaded
 
-_log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 _AGAIN_SECONDS = 0.01
 """Between two wakes at least: what is committed meanwhile has one together."""
@@ -88,5 +88,5 @@ class Waker:
                 failures += 1
                 self._wanted.set()
                 pause = _PAUSE.ceiling(failures)
-                _log.warning("waker.failed", reason=describe(error), pause=pause)
+                _log.warning("wakes no relay for %g s: %s", pause, describe(error))
                 await asyncio.sleep(pause)
