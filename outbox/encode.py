@@ -6,7 +6,6 @@ Nothing here asks the database: what is refused was never sent to it, so the cal
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from pydantic import ConfigDict, TypeAdapter
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 from uuid_utils.compat import uuid7
 
 from outbox.errors import MessageError
@@ -89,10 +88,11 @@ class Encoder:
         """Makes the row of one message. Raises `MessageError` that says what is wrong with it."""
         sink, type_, destination, key = self._address(message)
         payload, content_type = _encode(message.payload)
-        headers = _headers(message.headers, content_type)
+        headers, headers_bytes = _headers(message.headers, content_type)
         if payload is None and sink == "redis":
             raise MessageError("payload: None is a tombstone for Kafka, and says nothing in Redis; give one")
-        self._check_size(sink, type_, len(payload or b"") + len((key or "").encode()), headers)
+        size = len(payload or b"") + _bytes(key or "") + headers_bytes
+        self._check_size(sink, type_, size, headers)
         _check_times(message)
         return Row(
             _message_id(message.message_id),
@@ -101,26 +101,20 @@ class Encoder:
             destination,
             key,
             payload,
-            json.dumps(headers, ensure_ascii=False),
+            to_json(headers).decode(),
             message.available_at,
             message.expires_at,
         )
 
-    def _check_size(self, sink: str, type_: str, content: int, headers: Mapping[str, str]) -> None:
-        size = content + _size(headers)
-        limits = {f"OUTBOX_{sink.upper()}_MAX_BYTES": (size, self._longest[sink])}
+    def _check_size(self, sink: str, type_: str, size: int, headers: Mapping[str, str]) -> None:
+        if size > self._longest[sink]:
+            raise _too_large(size, sink, self._longest[sink], f"OUTBOX_{sink.upper()}_MAX_BYTES")
         if sink == "kafka":
             # At the most: what the record batch needs, each header, and what the sink says in its own.
-            named = (headers.get(name, "") for name in ("source_service", "content_type"))
-            added = 1_000 + self._client + 6 * len(headers) + 2 * len(type_.encode())
-            added += sum(len(value.encode()) for value in named)
-            limits["OUTBOX_KAFKA_MAX_BATCH_BYTES"] = (size + added, self._record_batch)
-        for setting, (bytes_, longest) in limits.items():
-            if bytes_ > longest:
-                raise MessageError(
-                    f"payload: {bytes_:,} bytes with all that goes with it, and {sink} takes {longest:,}; "
-                    f"keep the content elsewhere and send where it is, or raise {setting}"
-                )
+            added = 1_000 + self._client + 6 * len(headers) + 2 * _bytes(type_)
+            added += _bytes(headers.get("source_service", "")) + _bytes(headers.get("content_type", ""))
+            if size + added > self._record_batch:
+                raise _too_large(size + added, sink, self._record_batch, "OUTBOX_KAFKA_MAX_BATCH_BYTES")
 
     def _address(self, message: Message) -> tuple[str, str, str, str | None]:
         """Returns sink, type, destination and key."""
@@ -140,6 +134,13 @@ class Encoder:
             )
         key = None if message.key is None else _text("key", message.key, KEY_BYTES, empty=True)
         return str.__str__(message.sink), type_, destination, key
+
+
+def _too_large(size: int, sink: str, longest: int, setting: str) -> MessageError:
+    return MessageError(
+        f"payload: {size:,} bytes with all that goes with it, and {sink} takes {longest:,}; "
+        f"keep the content elsewhere and send where it is, or raise {setting}"
+    )
 
 
 def _encode(payload: Any) -> tuple[bytes | None, str | None]:
@@ -192,19 +193,23 @@ def _refuse_lost(value: Any, told: Any) -> None:
             raise ValueError(f"its model makes null of {value}")
 
 
-def _headers(given: Mapping[str, str], content_type: str | None) -> dict[str, str]:
-    """Returns the headers given, with the content type and the current trace where they lack them."""
+def _headers(given: Mapping[str, str], content_type: str | None) -> tuple[dict[str, str], int]:
+    """Returns the headers given, with the content type and the current trace where they lack them.
+
+    And how many bytes they have.
+    """
     headers = dict(_header(name, value) for name, value in given.items())
     if content_type is not None:
         headers.setdefault("content_type", content_type)
     if "traceparent" not in headers:
         headers.update(current_trace())
-    if len(headers) > HEADERS or _size(headers) > HEADERS_BYTES:
+    size = sum(_bytes(name) + _bytes(value) for name, value in headers.items())
+    if len(headers) > HEADERS or size > HEADERS_BYTES:
         raise MessageError(
-            f"headers: {len(headers)} with {_size(headers):,} bytes, and at most {HEADERS} with "
+            f"headers: {len(headers)} with {size:,} bytes, and at most {HEADERS} with "
             f"{HEADERS_BYTES:,} bytes are allowed; move what is large into the payload"
         )
-    return headers
+    return headers, size
 
 
 def _header(name: str, value: str) -> tuple[str, str]:
@@ -259,6 +264,13 @@ def _text(field: str, value: object, longest: int, *, empty: bool = False) -> st
 
 def _problem(value: object, longest: int, *, empty: bool) -> str | None:
     """Returns what is wrong with a text; None if nothing is."""
+    # So is nearly every text, and a message has a dozen.
+    if type(value) is str and value.isascii() and "\0" not in value and (not empty) <= len(value) <= longest:
+        return None
+    return _what_is_wrong(value, longest, empty=empty)
+
+
+def _what_is_wrong(value: object, longest: int, *, empty: bool) -> str | None:
     if not isinstance(value, str):
         return f"is of type {type(value).__name__}; give a str"
     if not value and not empty:
@@ -280,10 +292,6 @@ _LONE = "has a lone surrogate, which UTF-8 cannot hold; take it out"
 def _bytes(text: str) -> int:
     """Returns how many bytes a text has in UTF-8."""
     return len(text) if text.isascii() else len(text.encode())
-
-
-def _size(headers: Mapping[str, str]) -> int:
-    return sum(_bytes(name) + _bytes(value) for name, value in headers.items())
 
 
 def _is_moment(text: str) -> bool:

@@ -7,6 +7,7 @@ aiokafka warning has the same fields as an event of ours. Only a process of our 
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
@@ -117,13 +118,20 @@ def _log_crash(kind: type[BaseException], error: BaseException, trace: Traceback
         sys.__excepthook__(kind, error, trace)
 
 
+_encode = json.JSONEncoder(default=str).encode
+
+
+def _json(event: EventDict, **_: object) -> str:
+    return _encode(event)
+
+
 def _renderers(*, pretty: bool) -> list[Processor]:
     # Rich's tracebacks would show local variables, and passwords among them.
     plain = structlog.dev.plain_traceback
     renderer: Processor = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False, exception_formatter=plain)
         if pretty
-        else structlog.processors.JSONRenderer(default=str)
+        else structlog.processors.JSONRenderer(_json)
     )
     shown = [_shown] if pretty else []  # JSON has escapes of its own.
     return [structlog.processors.format_exc_info, tidy, *shown, renderer]
@@ -139,13 +147,14 @@ def add_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDi
 def tidy(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Takes passwords out of every URL in the line; ids become text and sets lists."""
     for key, value in event.items():
-        match value:
-            case str() if "://" in value:
+        # Nearly all are texts, and not of a URL.
+        if isinstance(value, str):
+            if "://" in value:
                 event[key] = masked(value)
-            case UUID():
-                event[key] = str(value)
-            case set() | frozenset():
-                event[key] = list(value)
+        elif isinstance(value, UUID):
+            event[key] = str(value)
+        elif isinstance(value, set | frozenset):
+            event[key] = list(value)
     if "lanes" in event:
         event["lanes"] = ranges(event["lanes"])
     return event

@@ -6,11 +6,14 @@ from typing import Any
 
 from outbox import Message
 from outbox.huleedu.events import EventEnvelope
-from outbox.huleedu.tracing import trace
+from outbox.huleedu.tracing import trace_of
 
 
 def kafka_message(key: str, envelope: EventEnvelope[Any]) -> Message:
-    """Makes the message for Kafka that carries an event. What is said under one key keeps its order."""
+    """Makes the message for Kafka that carries an event. What is said under one key keeps its order.
+
+    Its headers have the trace that the event's metadata has.
+    """
     return Message(
         type=envelope.event_type,
         sink="kafka",
@@ -24,7 +27,7 @@ def kafka_message(key: str, envelope: EventEnvelope[Any]) -> Message:
             "schema_version": str(envelope.schema_version),
             "source_service": envelope.source_service,
             "occurred_at": envelope.event_timestamp.isoformat().replace("+00:00", "Z"),
-            **trace(),
+            **(trace_of(envelope.metadata) if envelope.metadata else {}),
         },
         message_id=envelope.event_id,
     )
