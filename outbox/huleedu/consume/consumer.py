@@ -38,6 +38,9 @@ _FETCH_BYTES = 256 * 1_024
 """Of one partition: what comes again after a crash is at most this much."""
 _METADATA_SECONDS = 10.0
 """A topic or partition that is made later is seen within this time."""
+_AT_ONCE = 2
+"""So many partitions' sets: one is prepared while another is with the database. Of more each would only wait
+for the others' turns, with its locks held, and sets would have to be ever smaller to take no longer."""
 _BEYOND_SESSION_SECONDS = 5.0
 """A request may take as long as a rebalance, which is a session, and this; then its connection is dead."""
 

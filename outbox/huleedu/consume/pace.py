@@ -8,13 +8,13 @@ from aiokafka import ConsumerRecord
 
 SET_MOST = 200
 SET_SECONDS = 0.05
-SET_LEAST_BYTES = 16_384
-"""Some twenty events about one essay. A transaction of fewer takes hardly less time, so on a busy machine, or
-with a database far away, sets would become ever smaller and ever more of the time would go into beginning."""
+SET_LEAST_BYTES = 65_536
+"""Some hundred events about one essay each. A transaction of few takes hardly less time, so on a busy
+machine, or with a database far away, sets would become ever smaller, with ever more of them to begin."""
 
 
 class Pace:
-    """At most 200 events, and no more than take 50 ms by what the last ones took; yet 16 KB of them."""
+    """At most 200 events, and no more than take 50 ms by what the last ones took; yet 64 KB of them."""
 
     def __init__(self) -> None:
         self.size = SET_MOST
@@ -39,7 +39,7 @@ class Pace:
 
 
 def _light(records: Sequence[ConsumerRecord]) -> int:
-    """Returns how many of them, and not more than a set has, are 16 KB together."""
+    """Returns how many of them, and not more than a set has, are 64 KB together."""
     left = SET_LEAST_BYTES
     for number, record in enumerate(records[:SET_MOST]):
         left -= len(record.value or b"") + len(record.key or b"")

@@ -207,12 +207,13 @@ class Receiver:
                     "event.parked", reason=each.refused.reason, kind=each.refused.kind, **about(each.record)
                 )
             elif each.incoming and (effect.committed or debugging):
-                _tell_of(each.incoming, effect)
+                _tell_of(each.incoming, effect, debugging=debugging)
 
 
-def _tell_of(incoming: Incoming[Any], effect: Effect) -> None:
+def _tell_of(incoming: Incoming[Any], effect: Effect, *, debugging: bool) -> None:
     names = incoming.names()
-    _log.debug("event.applied", outcome=effect.outcome, **about(incoming.record), **names)
+    if debugging:
+        _log.debug("event.applied", outcome=effect.outcome, **about(incoming.record), **names)
     if effect.committed:
         effect.committed(names)
 

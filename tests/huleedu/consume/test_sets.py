@@ -146,11 +146,11 @@ def test_a_busy_machine_makes_no_set_smaller_than_what_a_transaction_is_worth() 
     pace = Pace()
     pace.took(200, 60.0)
     assert pace.size == 1
-    light, heavy = (records("t", *[b"x" * size] * 100) for size in (600, 60_000))
-    assert pace.of(light) == 27
+    light, heavy = (records("t", *[b"x" * size] * 200) for size in (600, 60_000))
+    assert pace.of(light) == 108
     assert pace.of(heavy) == 1
-    pace.took(27, 0.01)
-    assert pace.of(light) == 54
+    pace.took(108, 0.01)
+    assert pace.of(light) == 200
     for _ in range(8):
         pace.failed()
     assert pace.of(light) == 1
