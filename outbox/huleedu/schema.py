@@ -238,8 +238,15 @@ parked_input = Table(
     ),
     _moment("retry_at", "Since when a person wants it to be tried again; null: nobody does.", nullable=True),
     Index("huleedu_parked_input_by_kind", "consumer", "kind", "retry_at"),
-    UniqueConstraint(
-        "consumer", "topic", "partition", "partition_offset", name="huleedu_parked_input_record_key"
+    # A topic that was deleted and made anew has other records in the same places.
+    Index(
+        "huleedu_parked_input_record",
+        "consumer",
+        "topic",
+        "partition",
+        "partition_offset",
+        text("md5(COALESCE(value, '\\x'::bytea))"),
+        unique=True,
     ),
     comment="Input that no retry would make usable; a person decides.",
 )

@@ -42,6 +42,8 @@ FROZEN = {
     "huleedu/versions/0003_excess.py": "8f37af6ed8a2b1bda05d296b2d9171576c141b7fa0d1937daada9b8b68a52646",
     "huleedu/versions/0004_parked.py": "a78a392982a21bc9102fe15c6a7255ea56145a1ceb85ddc77c83c74d32b23026",
     "huleedu/versions/0005_kinds.py": "ce1057cf1487822f3aa059c49a0fb59045d0503973f027e5d21ba8659773c94c",
+    "huleedu/versions/0006_record.py": "b8fefc51fdf8895cc8d102352243735b2f88a5d8b5162ca609b112d537300676",
+    "huleedu/versions/0007_place.py": "e5af81bc4a30f5f81bce732eea0ac7f7fb834340440fe234c8c772e129016bd3",
 }
 """Each migration, by the SHA-256 of its file."""
 

@@ -104,6 +104,17 @@ async def test_parked_input_is_listed_shown_tried_again_and_dropped(
     assert REGISTRY.get_sample_value("ras_parked_input", {"kind": "unreadable"}) == 1
 
 
+async def test_a_topic_made_anew_parks_beside_what_was_in_its_places_before(
+    ras: Ras,
+) -> None:
+    for value in (b"of the old topic", b"of the new one", b"of the new one"):
+        await ras.receiver.receive(record(ESSAYS_REGISTERED, value, 7))
+    kept = await column(
+        ras.engine, "SELECT convert_from(value, 'UTF8') FROM huleedu_parked_input ORDER BY id"
+    )
+    assert kept == ["of the old topic", "of the new one"]
+
+
 async def asked_for(ras: Ras, number: int) -> bool:
     rows = await column(ras.engine, "SELECT count(*) FROM huleedu_parked_input WHERE retry_at IS NOT NULL")
     return bool(rows == [number])
