@@ -1,7 +1,8 @@
 """Reading from Kafka, past records that its client cannot read.
 
-aiokafka decodes the names of headers while it fetches. Where one is no UTF-8 it raises, again and again,
-does not say in which partition, and has taken what it fetched of others for given.
+aiokafka checks record batches and decodes the names of headers while it fetches. Where a batch is corrupt, or
+a name no UTF-8, it raises, again and again, does not say in which partition, and has taken what it fetched of
+others for given.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import CorruptRecordException
 
 Fetched = Mapping[TopicPartition, Sequence[ConsumerRecord]]
 
@@ -24,6 +26,21 @@ class Unreadable(ConsumerRecord):  # type: ignore[misc]  # aiokafka has no types
         "a header's name is no UTF-8, which the client for Kafka cannot read; all that is in the record is in"
         " Kafka alone, at this offset"
     )
+
+
+class Corrupt(Unreadable):
+    """A record in a batch that is not what the producer wrote."""
+
+    reason = (
+        "its record batch is corrupt: the broker's disk or another replica may have it whole, at this offset"
+    )
+
+
+_TROUBLE: Mapping[type[Exception], type[Unreadable]] = {
+    UnicodeDecodeError: Unreadable,
+    CorruptRecordException: Corrupt,
+}
+_RAISED = tuple(_TROUBLE)
 
 
 class Reader:
@@ -57,7 +74,7 @@ class Reader:
             return {}
         try:
             given: Fetched = await self._kafka.getmany(*together, timeout_ms=int(seconds * 1_000))
-        except UnicodeDecodeError:
+        except _RAISED:
             self._alone.update(together)
             self._astray.update(together)
             return {}
@@ -74,22 +91,22 @@ class Reader:
             found: Fetched = await self._kafka.getmany(
                 partition, timeout_ms=0, max_records=1 if singly else None
             )
-        except UnicodeDecodeError:
+        except _RAISED as error:
             if singly:
-                return {partition: [await self._pass_by(partition)]}
+                return {partition: [await self._pass_by(partition, _TROUBLE[type(error)])]}
             self._singly.add(partition)
             self._astray.add(partition)
             self._alone = set(self._singly)
             return {}
         return found
 
-    async def _pass_by(self, partition: TopicPartition) -> Unreadable:
+    async def _pass_by(self, partition: TopicPartition, kind: type[Unreadable]) -> Unreadable:
         offset = await self._kafka.position(partition)
         self._kafka.seek(partition, offset + 1)
         self._singly.discard(partition)
         self._alone.discard(partition)
         now = int(time.time() * 1_000)
-        return Unreadable(*partition, offset, now, 0, None, None, None, -1, -1, ())
+        return kind(*partition, offset, now, 0, None, None, None, -1, -1, ())
 
     async def _go_back(self) -> None:
         """Goes back to what is committed; what was applied since then comes again, and is dropped."""

@@ -311,6 +311,25 @@ async def test_a_broker_that_dies_and_comes_back_changes_nothing(
         await until(lambda: _holds(lambda: rig.consumer.trouble() == []))
 
 
+async def test_a_corrupt_record_batch_parks_its_records_alone(consuming: Consuming, own_kafka: Kafka) -> None:
+    topics = Topics(own_kafka.url)
+    topic = await topics.create(partitions=2)
+    for name in ("before", "on the disk", "after"):
+        await produce(own_kafka.url, topic, thing(topic, name), partition=0)
+    (segment,) = own_kafka.home.glob(f"logs/{topic}-0/*.log")
+    with segment.open("r+b") as file:
+        place = file.read().index(b"on the disk")
+        file.seek(place)
+        file.write(b"of the dusk")
+    await produce(own_kafka.url, topic, thing(topic, "beside"), partition=1)
+    async with consuming(topic, on=topics) as rig:
+        await until(lambda: _holds(lambda: rig.count(topic, "applied") == 3))
+        assert sorted(await rig.applied()) == ["after", "before", "beside"]
+        assert [reason[:26] for reason in await rig.reasons()] == ["its record batch is corrup"]
+        group = rig.settings.kafka_group
+    assert await committed(own_kafka.url, group, topic, 2) == [3, 1]
+
+
 @pytest.fixture
 async def far_kafka() -> AsyncIterator[tuple[Kafka, Network]]:
     """A broker of the test's own, and a way to it, by which it has an address of its own."""
