@@ -8,6 +8,7 @@ handshake failed.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict
 from contextlib import suppress
 from functools import partial
@@ -174,6 +175,8 @@ class Door:
 
 def _heartbeat(request: Request) -> float | None:
     try:
-        return max(float(query(request, "heartbeat") or ""), _SHORTEST_HEARTBEAT)
+        seconds = float(query(request, "heartbeat") or "")
     except ValueError:
         return None
+    # NaN is neither less nor more than anything: a timer with it is always due, and confuses all others.
+    return max(seconds, _SHORTEST_HEARTBEAT) if math.isfinite(seconds) else None

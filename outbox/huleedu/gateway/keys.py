@@ -28,6 +28,8 @@ class JwksKeys:
     but then at most once per cooldown. While they cannot be fetched the last ones count.
     """
 
+    have_ids = True
+
     def __init__(self, source: str, settings: TokenSettings) -> None:
         self._source = source
         self._max_age = settings.jwks_max_age_seconds
@@ -72,7 +74,7 @@ class JwksKeys:
             self._asked = clock()
             try:
                 self._keys = _signing_keys(await self._fetch())
-            except (OSError, httpx.HTTPError, ValueError, jwt.PyJWTError) as error:
+            except (OSError, httpx.HTTPError, ValueError, RecursionError, jwt.PyJWTError) as error:
                 _log.warning("jwks.not_fetched", reason=describe(error))
                 return False
             self._fetched = clock()
@@ -92,4 +94,5 @@ def _signing_keys(text: str) -> dict[str | None, jwt.PyJWK]:
     if not isinstance(document, dict):
         raise ValueError("a JWKS is a JSON object")  # noqa: TRY004 (of a document, not an argument)
     keys = jwt.PyJWKSet.from_dict(document).keys
-    return {key.key_id: key for key in keys if key.public_key_use in (None, "sig")}
+    named = [key for key in keys if isinstance(key.key_id, str | None)]
+    return {key.key_id: key for key in named if key.public_key_use in (None, "sig")}

@@ -49,6 +49,10 @@ class Keys(Protocol):
     """Where the keys come from."""
 
     @property
+    def have_ids(self) -> bool:
+        """True if it matters what a token calls its key."""
+
+    @property
     def ready(self) -> bool:
         """True if tokens can be checked now."""
 
@@ -66,6 +70,7 @@ class Secrets:
     """The secret that issuer and gateway share, and perhaps the one before it."""
 
     ready = True
+    have_ids = False
 
     def __init__(self, *secrets: SecretStr | None) -> None:
         self._secrets = [secret.get_secret_value().encode() for secret in secrets if secret]
@@ -106,7 +111,9 @@ class Tokens:
         Raises `jwt.PyJWTError` for a token that is not good, and what `Keys.fresh` raises: one is refused
         for its signature only by keys that were fetched after it came, since a key may be replaced.
         """
-        key_id = jwt.get_unverified_header(token).get("kid")
+        if not token.isascii():  # It may hold what cannot even be encoded: half a surrogate pair.
+            raise jwt.DecodeError("A token is ASCII")
+        key_id = jwt.get_unverified_header(token).get("kid") if self.keys.have_ids else None
         claims = self._claims(token, self.keys.known(key_id))
         if claims is None:
             claims = self._claims(token, await self.keys.fresh(key_id))

@@ -106,6 +106,18 @@ async def test_keys_may_be_in_a_file(start_gateway: StartGateway, issuer: Issuer
     assert await accepted(gateway, issuer.token(None, key=issuer.keys["first"]))
 
 
+@pytest.mark.parametrize("odd", [5, {"kty": "new"}, {"kty": "RSA", "n": 5}, {"kid": []}])
+async def test_a_key_that_cannot_be_read_keeps_nobody_from_the_others(
+    start_gateway: StartGateway, issuer: Issuer, tmp_path: Path, odd: Any
+) -> None:
+    document = json.loads(issuer.document())
+    if isinstance(odd, dict):
+        odd = {**document["keys"][0], "kid": "odd", **odd}
+    (tmp_path / "jwks.json").write_text(json.dumps({"keys": [odd, *document["keys"]]}))
+    gateway = await start_gateway(jwt_secret=None, jwks=str(tmp_path / "jwks.json"))
+    assert await accepted(gateway, issuer.token("first"))
+
+
 async def test_algorithms_cannot_be_confused(start_gateway: StartGateway, issuer: Issuer) -> None:
     issuer.add("curve", "EC")
     gateway = await by_url(start_gateway, issuer)

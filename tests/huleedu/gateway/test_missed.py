@@ -151,6 +151,14 @@ async def test_a_heartbeat_breaks_the_silence_for_who_asked(gateway: Gateway, re
         assert await numbers(asked, 1) == await numbers(other, 1) == [1]
 
 
+async def test_a_heartbeat_that_is_no_number_is_none(gateway: Gateway, redis: Redis) -> None:
+    # With NaN each timer is due at once: the socket got one heartbeat after the other.
+    async with client(gateway, token(), heartbeat=float("nan")) as socket:
+        await (await socket.ping())
+        await publish(redis, "alice", 1)
+        assert await numbers(socket, 1) == [1]
+
+
 async def test_reconnecting_under_load_loses_and_repeats_nothing(gateway: Gateway, redis: Redis) -> None:
     total = 1_000
 

@@ -37,6 +37,7 @@ async def test_a_token_is_renewed_on_the_open_socket(start_gateway: StartGateway
         (lambda: token(nbf=int(time.time()) + 60), "early"),
         (lambda: token(aud="another"), "claims"),
         (lambda: "no token", "signature"),
+        (lambda: "\ud800.a lone surrogate", "signature"),
     ],
 )
 async def test_a_token_that_is_no_good_leaves_the_old_one(

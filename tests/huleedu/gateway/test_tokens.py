@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from websockets.exceptions import InvalidStatus
 from outbox.huleedu.gateway import Gateway
 from tests.huleedu.conftest import StartGateway
 from tests.support.gateway import SECRET, as_browser, claims, client, closing, publish, receive, token
+from tests.support.waiting import PATIENCE
 
 
 def signed(secret: str = SECRET, algorithm: str = "HS256", **changed: Any) -> str:
@@ -58,6 +60,17 @@ async def test_a_bad_token_is_closed_with_4401_and_why_before_anything_is_subscr
     async with client(gateway, BAD_TOKENS[name]()) as socket:
         assert await closing(socket) == (4401, REASONS.get(name, "claims"))
     assert "cmdstat_subscribe" not in await redis.info("commandstats")
+
+
+async def test_a_token_that_is_no_text_is_a_bad_one(gateway: Gateway) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    head = "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    head += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    writer.write(head.encode() + b"Authorization: Bearer \xff.\xff.\xff\r\n\r\n")
+    async with asyncio.timeout(PATIENCE):
+        await reader.readuntil(b"\r\n\r\n")
+        assert (await reader.readexactly(13))[2:] == (4401).to_bytes(2) + b"signature"
+    writer.close()
 
 
 async def test_no_token_is_closed_with_4401(gateway: Gateway) -> None:
