@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from outbox.errors import describe
 from outbox.huleedu.database import DATABASE_ERRORS, trouble_with
+from outbox.huleedu.ids import ANY_ID
 from outbox.huleedu.page.bodies import batch_id_of
 from outbox.huleedu.page.demo import Demo
 from outbox.huleedu.page.metrics import REGISTRY
@@ -35,7 +36,7 @@ def application(
     proxy = Proxy(engine, ras, bearers)
     routes: list[BaseRoute] = [
         *probes(proxy.ready, REGISTRY),
-        Route("/v1/batches/{batch_id}/status", proxy.status),
+        Route(f"/v1/batches/{{batch_id:{ANY_ID}}}/status", proxy.status),
     ]
     if settings.demo:
         routes += Demo(settings, engine, bearers).routes()

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from outbox.huleedu.events.fields import ID_BYTES
+
 _JSON_BYTES = 4_096
 
 M = TypeVar("M", bound=BaseModel)
@@ -69,9 +71,10 @@ def file_name_of(request: Request) -> str:
 
 
 def batch_id_of(request: Request) -> str:
-    """Returns the batch in the request's path. Raises a 404 for one that PostgreSQL could not hold."""
+    """Returns the batch in the request's path. Raises a 404 for what can be no batch's id."""
     batch_id: str = request.path_params["batch_id"]
-    if "\0" in batch_id:
+    # PostgreSQL could not hold it, or it would be a step in the path of RAS.
+    if "\0" in batch_id or batch_id in (".", "..") or len(batch_id) > ID_BYTES:
         raise HTTPException(404, "Batch not found")
     return batch_id
 

@@ -53,9 +53,20 @@ async def status_of(
     if answer.status_code != httpx.codes.OK:
         _log.error("page.ras_refused", status=answer.status_code)
         raise _away()
-    status: dict[str, Any] = answer.json()
+    status = _json_of(answer)
     if (status.pop("user_id", None) or await _creator(engine, batch_id)) != user:
         raise HTTPException(403, "It is not your batch")
+    return status
+
+
+def _json_of(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        status = answer.json()
+    except (ValueError, RecursionError):
+        status = None
+    if not isinstance(status, dict):
+        _log.error("page.ras_unreadable", content_type=answer.headers.get("Content-Type"))
+        raise _away()
     return status
 
 

@@ -11,12 +11,12 @@ from fastapi import Depends, FastAPI, Header, Request, Response, Security
 from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyHeader
 from sqlalchemy.ext.asyncio import AsyncEngine
-from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 
 from outbox.distribution import VERSION
 from outbox.errors import describe
 from outbox.huleedu.database import DATABASE_ERRORS
+from outbox.huleedu.ids import ANY_ID
 from outbox.huleedu.ras.answer import BatchStatus, Problem
 from outbox.huleedu.ras.callers import Callers, correlation_id_of
 from outbox.huleedu.ras.metrics import REQUESTS, SECONDS
@@ -29,15 +29,6 @@ _CORRELATION_HEADER = "X-Correlation-ID"
 
 _key_header = APIKeyHeader(name="X-Internal-API-Key", scheme_name="InternalApiKey", auto_error=False)
 _service_header = APIKeyHeader(name="X-Service-ID", scheme_name="ServiceId", auto_error=False)
-
-
-class _Anything(PathConvertor):
-    """Takes any text for an id: it may have a slash, or the end of a line."""
-
-    regex = r"[\s\S]+"
-
-
-register_url_convertor("anything", _Anything())
 
 
 def application(settings: RasSettings, engine: AsyncEngine) -> FastAPI:
@@ -68,7 +59,7 @@ def application(settings: RasSettings, engine: AsyncEngine) -> FastAPI:
             raise HTTPException(401, "Missing or invalid credentials", {"WWW-Authenticate": "APIKey"})
 
     @app.get(
-        "/internal/v1/batches/{batch_id:anything}/status",
+        f"/internal/v1/batches/{{batch_id:{ANY_ID}}}/status",
         dependencies=[Depends(admit)],
         responses={
             200: {"headers": {_CORRELATION_HEADER: {"schema": {"type": "string"}}}},
