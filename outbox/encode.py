@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import Enum
+from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -203,7 +204,7 @@ def _headers(given: Mapping[str, str], content_type: str | None) -> tuple[dict[s
         headers.setdefault("content_type", content_type)
     if "traceparent" not in headers:
         headers.update(current_trace())
-    size = sum(_bytes(name) + _bytes(value) for name, value in headers.items())
+    size = _bytes("".join([*headers, *headers.values()]))
     if len(headers) > HEADERS or size > HEADERS_BYTES:
         raise MessageError(
             f"headers: {len(headers)} with {size:,} bytes, and at most {HEADERS} with "
@@ -212,14 +213,20 @@ def _headers(given: Mapping[str, str], content_type: str | None) -> tuple[dict[s
     return headers, size
 
 
-def _header(name: str, value: str) -> tuple[str, str]:
-    name = _text("a header's name", name, HEADERS_BYTES)
-    if problem := _problem(value, HEADERS_BYTES, empty=True):
-        raise MessageError(f"header {name!r} {problem}")
+@lru_cache(1_000)
+def _header_name(given: str) -> str:
+    name = _text("a header's name", given, HEADERS_BYTES)
     if name in RESERVED_HEADERS or name.startswith("ce_"):
         raise MessageError(
             f"header {name!r} is made by the sink; leave it out (content_type and occurred_at can be given)"
         )
+    return name
+
+
+def _header(name: str, value: str) -> tuple[str, str]:
+    name = _header_name(name)
+    if problem := _problem(value, HEADERS_BYTES, empty=True):
+        raise MessageError(f"header {name!r} {problem}")
     if name == "occurred_at" and not _is_moment(value):
         raise MessageError(
             f"header 'occurred_at' {_shown(value)} is no RFC 3339 time with an offset, "
