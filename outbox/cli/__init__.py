@@ -30,6 +30,10 @@ COMMANDS = {
     "skip": ("outbox.cli.act:skip", "Give deliveries up, so that their keys go on."),
     "pause": ("outbox.cli.pause:pause", "Send nothing to a sink or destination, or of a key, for now."),
     "resume": ("outbox.cli.pause:resume", "Go on with what was paused."),
+    "doctor": (
+        "outbox.cli.doctor:doctor",
+        "Look for what is wrong, or will be; exits 1 if there is an error.",
+    ),
     "repair": ("outbox.cli.repair:repair", "Mend rows of the tables that do not fit together."),
     "huleedu": (
         "outbox.cli.huleedu:huleedu",
@@ -94,6 +98,7 @@ def main() -> None:
     \b
     Exit codes:
       0  it is done, or all is well
-      1  it could not be done, or (status) something is stuck, parked or amiss
+      1  it could not be done, or (status) something is stuck, parked or amiss,
+         or (doctor) there is an error
       2  a setting, an argument or an option is wrong
     """

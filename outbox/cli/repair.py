@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 
 import click
 
@@ -43,7 +42,7 @@ def repair(*, dry_run: bool, yes: bool, lost: Lost, as_json: bool) -> None:
     chosen = settings()
     found = ask(chosen, operate.survey)
     if not as_json:
-        for line in _lines(found, lost):
+        for line in found.sentences(lost):
             click.echo(line)
     if dry_run or not found:
         _say(found, Damage(), as_json=as_json)
@@ -53,24 +52,6 @@ def repair(*, dry_run: bool, yes: bool, lost: Lost, as_json: bool) -> None:
     mended = ask(chosen, lambda connection: operate.repair(connection, lost))
     _say(found, mended, as_json=as_json)
     _warn_of_the_rest(chosen)
-
-
-def _lines(found: Damage, lost: Lost) -> Iterator[str]:
-    if found.lost:
-        what = "they are queued, and go out" if lost == "queue" else "they get a receipt that says skipped"
-        yield f"{found.lost} in neither the queue nor the receipts: {what}."
-    if found.overtaken and lost == "queue":
-        yield f"Of {found.overtaken} of their keys later deliveries went out already: out of order."
-    if found.again:
-        yield f"{found.again} in the queue though they were done: they leave the queue."
-    if found.stale:
-        yield f"{found.stale} with a receipt that is older than they are: it is deleted, and they go out."
-    if found.ghosts:
-        yield f"{found.ghosts} in the queue without their message: they are deleted."
-    if found.passed:
-        yield f"{found.passed} with an id below what was delivered before: relays look at them at once."
-    if found.behind:
-        yield f"The sequence of ids is {found.behind} behind: it is set on."
 
 
 def _confirm() -> None:

@@ -6,7 +6,7 @@ that a relay is settling at that moment are left to it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
 
@@ -61,6 +61,26 @@ class Damage:
     def __bool__(self) -> bool:
         """Returns True if anything is amiss."""
         return self != Damage()
+
+    def sentences(self, lost: Lost = "queue") -> Iterator[str]:
+        """Says what is amiss, and what `repair` does about it."""
+        if self.lost:
+            what = (
+                "they are queued, and go out" if lost == "queue" else "they get a receipt that says skipped"
+            )
+            yield f"{self.lost} in neither the queue nor the receipts: {what}."
+        if self.overtaken and lost == "queue":
+            yield f"Of {self.overtaken} of their keys later deliveries went out already: out of order."
+        if self.again:
+            yield f"{self.again} in the queue though they were done: they leave the queue."
+        if self.stale:
+            yield f"{self.stale} with a receipt that is older than they are: it is deleted, and they go out."
+        if self.ghosts:
+            yield f"{self.ghosts} in the queue without their message: they are deleted."
+        if self.passed:
+            yield f"{self.passed} with an id below what was delivered before: relays look at them at once."
+        if self.behind:
+            yield f"The sequence of ids is {self.behind} behind: it is set on."
 
 
 async def survey(connection: AsyncConnection) -> Damage:

@@ -6,11 +6,15 @@ storage parameters and comments, so that a database can be compared with a fresh
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import asyncpg
 
 from outbox.schema.limits import REVISIONS, TABLES, VERSION_TABLE
+
+_EXPECTED = Path(__file__).with_name("catalog.json")
 
 # Definitions name the schema; without it, those of two schemas can be compared.
 _CATALOG = """
@@ -57,7 +61,7 @@ WITH here AS (
     FROM pg_proc p JOIN here ON here.oid = pronamespace
     WHERE starts_with(proname, 'outbox_') AND prokind = 'f'
 )
-SELECT name, concat_ws(' -- ', replace(definition, prefix, ''), comment) FROM found, here
+SELECT name, replace(definition, prefix, '') AS definition, comment FROM found, here
 """
 
 # A migration leaves a CHECK so where older rows violate it.
@@ -78,8 +82,27 @@ async def catalog(
     schema: str | None = None,
     relations: Sequence[str] = (*TABLES, "outbox_state"),
 ) -> dict[str, str]:
-    """Returns everything of the outbox in the database: what it is and its name, and how it is defined."""
-    return dict(await connection.fetch(_CATALOG, schema, list(relations)))
+    """Returns everything of the outbox in the database: what it is and its name, and how it is defined.
+
+    Comments belong to the definitions.
+    """
+    found = await connection.fetch(_CATALOG, schema, list(relations))
+    return {name: " -- ".join(filter(None, both)) for name, *both in found}
+
+
+async def definitions(connection: asyncpg.Connection, schema: str | None = None) -> dict[str, str]:
+    """Returns everything of the outbox in the database as `expected` has it: without comments."""
+    found = await connection.fetch(_CATALOG, schema, [*TABLES, "outbox_state"])
+    return {name: definition for name, definition, _ in found}
+
+
+def expected() -> dict[str, str]:
+    """Returns everything that the migrations of this version make, and how it is defined.
+
+    `python -m tests.support.catalog` writes it down, from a database that is freshly migrated.
+    """
+    found: dict[str, str] = json.loads(_EXPECTED.read_text())
+    return found
 
 
 async def unvalidated(

@@ -72,6 +72,12 @@ class SecuredKafka(Kafka):
             user = UserScramCredentialUpsertion("relay", info, PASSWORD.encode())
             await asyncio.wrap_future(admin.alter_user_scram_credentials([user])["relay"])
 
+    async def allow(self, topic: str, operation: AclOperation) -> None:
+        """The user may do that with a topic."""
+        admin = AdminClient({"bootstrap.servers": self.url})
+        for future in admin.create_acls([_right(ResourceType.TOPIC, operation, topic)]).values():
+            await asyncio.wrap_future(future)
+
     async def limit(self, client_id: str, bytes_per_second: int) -> None:
         """Set a client's quota."""
         change = ["--alter", "--add-config", f"producer_byte_rate={bytes_per_second}"]
@@ -83,10 +89,10 @@ class SecuredKafka(Kafka):
         assert await program.wait() == 0
 
 
-def _right(kind: ResourceType, operation: AclOperation) -> AclBinding:
+def _right(kind: ResourceType, operation: AclOperation, prefix: str = "allowed") -> AclBinding:
     return AclBinding(
         kind,
-        "allowed",
+        prefix,
         ResourcePatternType.PREFIXED,
         "User:relay",
         "*",

@@ -85,7 +85,10 @@ class Cluster:
         A broker that makes topics on demand is asked to, or not to: `make` is for those to which a
         message goes. Raises BrokerError if no broker answers.
         """
-        request = MetadataRequest(list(topics), allow_auto_topic_creation=make)
+        return self._learn(await self.ask(MetadataRequest(list(topics), allow_auto_topic_creation=make)))
+
+    async def ask(self, request: Any) -> Any:
+        """Returns the answer of the first broker that gives one. Raises BrokerError if none does."""
         failures = []
         for address in self._by_promise():
             try:
@@ -94,7 +97,7 @@ class Cluster:
                 failures.append(str(error))
             else:
                 self._silent.pop(address, None)
-                return self._learn(answer)
+                return answer
         raise BrokerError("; ".join(failures))
 
     @property

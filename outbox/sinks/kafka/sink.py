@@ -21,8 +21,11 @@ from pydantic import SecretStr
 from outbox.clock import since_boot
 from outbox.distribution import install
 from outbox.errors import Scope, SettingsError, Unavailable
+from outbox.finding import Finding
 from outbox.message import Delivery, Result
 from outbox.settings import KafkaSettings
+from outbox.sinks.checking import Use
+from outbox.sinks.kafka.check import Limits, check
 from outbox.sinks.kafka.cluster import Address, Cluster
 from outbox.sinks.kafka.dispatch import Dispatch, Troubles
 from outbox.sinks.kafka.link import BrokerError
@@ -54,6 +57,7 @@ class KafkaSink:
             **connection_options(settings),
         }
         self._format = _format(settings)
+        self._limits = Limits(settings.max_batch_bytes, settings.sasl_username)
         self._cluster: Cluster | None = None
         self._troubles = Troubles()
         self._turns = itertools.count()
@@ -85,6 +89,15 @@ class KafkaSink:
                     tasks.create_task(self._cluster.look_again())
         scope: Scope = "part" if sending.answered else "sink"
         return sending.finish(partial(Unavailable, f"no answer within {self._timeout:g} s", scope=scope))
+
+    async def check(self, use: Use) -> list[Finding]:
+        """Returns what of the cluster's topics, rights and limits would keep deliveries from arriving."""
+        if self._cluster is None:
+            raise Unavailable("not started")
+        try:
+            return await check(self._cluster, use, self._limits)
+        except BrokerError as error:
+            raise Unavailable(str(error)) from None
 
     async def stop(self) -> None:
         """Closes all connections; a send that is under way ends, uncertain."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from hiredis import pack_command
@@ -24,10 +24,13 @@ from redis.asyncio import Connection, ConnectionPool
 from redis.exceptions import RedisError, ResponseError
 
 from outbox.errors import SettingsError, Unavailable, describe
+from outbox.finding import Finding
 from outbox.message import Delivery, Result
 from outbox.redis_server import RedisServer, Whereabouts, unfit
 from outbox.settings import RedisSettings
+from outbox.sinks.checking import Use
 from outbox.sinks.network import tls_context, withdraw
+from outbox.sinks.redis.check import of_clock, of_memory, of_rights
 from outbox.sinks.redis.replies import (
     Command,
     by_the_right_server,
@@ -38,6 +41,8 @@ from outbox.sinks.redis.replies import (
 
 _CONNECT_SECONDS = 3.0
 _STOP_SECONDS = 2.0
+_CHECKED = 20
+"""Channels whose rights are checked: mostly they are alike."""
 
 
 class RedisSink:
@@ -91,6 +96,39 @@ class RedisSink:
             reason = describe(error)
         down = Unavailable(reason, uncertain=under_way)
         return [results.get(row, down) for row in range(len(deliveries))]
+
+    async def check(self, use: Use) -> list[Finding]:
+        """Returns what of its rights, its memory and its clock would hurt; it changes and sends nothing."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                return [*of_rights(await self._try(use.destinations)), *await self._look(use.clock)]
+        except TimeoutError:
+            raise Unavailable(f"no answer within {self._timeout:g} s") from None
+        except (RedisError, OSError) as error:
+            raise Unavailable(describe(error)) from None
+
+    async def _try(self, channels: Sequence[str]) -> dict[str, list[Any]]:
+        """Returns the answers to what a message on each channel takes, in a transaction that is given up."""
+        async with self._connection() as connection:
+            found = {"": await self._exchange(connection, [_MULTI])}
+            # Outside a transaction it would be carried out.
+            is_begun = not isinstance(found[""][0], ResponseError)
+            for channel in channels[:_CHECKED] if is_begun else ():
+                log = f"{channel}:log"
+                stream = [_pack("XADD", log, "*", "data", ""), _pack("EXPIRE", log, self._ttl)]
+                commands = [*(stream if self._stream else ()), _pack("PUBLISH", channel, "")]
+                found[channel] = await self._exchange(connection, commands)
+            await connection.disconnect(nowait=True)  # Which gives it up, whatever this user may do.
+        return found
+
+    async def _look(self, clock: Callable[[], float]) -> list[Finding]:
+        async with self._connection() as connection:
+            before = clock()
+            (time,) = await self._exchange(connection, [_pack("TIME")])
+            after = clock()
+            (info,) = await self._exchange(connection, [_pack("INFO", "memory")])
+        told = of_clock(time, (before + after) / 2, abs(after - before) / 2)
+        return [*of_memory(info, stream=self._stream), *told]
 
     async def stop(self) -> None:
         """Closes all connections; a send that is under way ends, uncertain."""
