@@ -18,15 +18,14 @@ _COLOURS = {"error": "red", "warning": "yellow", "unknown": "cyan"}
 
 
 @click.command()
-@click.option("--only", multiple=True, metavar="NAME,…", help="Only these; a wrong one lists all.")
+@click.option("--only", multiple=True, metavar="NAME,…", help="Only these checks; a wrong name lists all.")
 @as_json
 @click.pass_context
 def doctor(ctx: click.Context, *, only: Sequence[str], as_json: bool) -> None:
     """Look for what is wrong with the schema, the database, relays, lanes and sinks; change nothing.
 
-    Each finding has its remedy. Exits 1 if there is an error; warnings and what could not be looked at exit 0.
-    Sinks are examined as they are set here: run it where a relay runs, with its settings. It ends by itself,
-    whatever hangs.
+    Each finding has its remedy. Exits 1 if there is an error, else 0. Sinks are examined as they are set
+    here, so run it where a relay runs, with its settings. It ends by itself, whatever hangs.
 
     \b
     error    deliveries do not go out, or may be lost or out of order
@@ -55,7 +54,7 @@ def _print(report: Report) -> None:
     for finding in report.findings:
         _print_finding(finding)
     counts = Counter(finding.severity for finding in report.findings)
-    told = ", ".join(f"{number} {severity}" for severity, number in counts.items())
+    told = ", ".join(f"{number} {name}{'s' if number > 1 else ''}" for name, number in counts.items())
     print_lines(f"{told or 'All is well'}. Looked at: {', '.join(report.checked)}.")
 
 

@@ -29,6 +29,7 @@ COMMANDS = {
     "trace": f"trace {MESSAGE}1",
     "explain": "explain 3",
     "explain-sink": "explain redis",
+    "doctor": "doctor",
     "pause": "pause kafka --destination orders --key k1 --for 2h --reason 'the consumer is rebuilt'",
     "retry-dry-run": "retry --sink kafka --dry-run",
 }
@@ -57,6 +58,8 @@ CHANGES = (
     "INSERT INTO outbox_lanes (sink, lane, owner, epoch, expires_at) SELECT 'redis', lane,"
     " '00000000-0000-0000-0000-000000000001', 1, now() + interval '1 hour'"
     " FROM generate_series(0, 63) AS lane",
+    "CREATE INDEX slow ON outbox (created_at)",
+    "ALTER TABLE outbox DISABLE TRIGGER outbox_enqueue",
     "WITH done AS (DELETE FROM outbox_queue WHERE id = 8 RETURNING id)"
     " INSERT INTO outbox_receipts (id, outcome, attempts, receivers) SELECT id, 'delivered', 0, 2 FROM done",
 )

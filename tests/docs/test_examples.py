@@ -37,6 +37,7 @@ from outbox.relay import Relay
 from outbox.schema import in_schema
 from outbox.schema.waking import CHANNEL
 from outbox.settings import KafkaSettings, RedisSettings
+from outbox.sinks.checking import Use
 from tests.support import gateway as gateways
 from tests.support.deliveries import delivery
 from tests.support.huleedu import content, registration, written
@@ -262,6 +263,18 @@ def test_a_sink_of_ones_own_writes_nothing_outside_its_folder(module: ModuleType
         Path("notes/orders"),
         Path("notes/a.b-c_d"),
     }
+
+
+@pytest.mark.parametrize("module", ["sink_check"], indirect=True)
+async def test_a_sink_of_ones_own_examines_its_folder(module: ModuleType, tmp_path: Path) -> None:
+    class Examined:
+        _folder = tmp_path
+        check = module.check
+
+    (found,) = await Examined().check(Use(destinations=["orders"]))
+    assert (found.severity, found.remedy) == ("warning", f"touch {tmp_path / 'orders'}")
+    (tmp_path / "orders").touch()
+    assert await Examined().check(Use(destinations=["orders"])) == []
 
 
 @pytest.mark.parametrize("module", ["gate"], indirect=True)

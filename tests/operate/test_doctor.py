@@ -1,4 +1,4 @@
-"""For each fault that doctor knows: it is planted on real servers, and found; and all is silent where all is well."""
+"""Each fault that doctor knows is planted on real servers, and found; where all is well, it is silent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from outbox.operate.doctor.patient import Patient
 from outbox.operate.doctor.upkeep import wraparound
 from outbox.relay import Relay
 from outbox.schema.catalog import _EXPECTED, definitions
-from outbox.schema.grants import grants
+from outbox.schema.grants import Part, grants
 from outbox.sinks.checking import check as check_sink
 from outbox.testing import Gate
 from tests.relay.by_hand import ByHand
@@ -69,7 +69,10 @@ async def report_of(environment: dict[str, str], *only: str, **more: Any) -> Rep
 
 def says(found: list[str], *lines: str) -> bool:
     """Whether these were found, in any order; TIME, NUMBER and SIZE stand for any."""
-    patterns = [re.escape(each).replace("TIME", TIME).replace("NUMBER", r"\d+").replace("SIZE", r"\d+ \w+") for each in lines]
+    patterns = [
+        re.escape(each).replace("TIME", TIME).replace("NUMBER", r"\d+").replace("SIZE", r"\d+ \w+")
+        for each in lines
+    ]
     taken = [[line for line in found if re.fullmatch(pattern, line)] for pattern in patterns]
     return len(found) == len(lines) and all(len(each) == 1 for each in taken)
 
@@ -100,34 +103,48 @@ async def test_it_is_silent_on_a_healthy_system(
 # The schema
 
 DRIFT = {
-    "DROP INDEX outbox_queue_parked_at": "error: The index outbox_queue_parked_at of outbox_queue is missing: "
+    "DROP INDEX outbox_queue_parked_at": "error: The index outbox_queue_parked_at of outbox_queue is "
+    "missing: "
     "what looks rows up by it reads all of them. → CREATE INDEX CONCURRENTLY outbox_queue_parked_at ON "
     "outbox_queue USING btree (parked_at) WHERE (parked_at IS NOT NULL)",
-    "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'outbox_message'::regclass": "error: The index "
-    "outbox_message of outbox is invalid: nothing is looked up by it. → REINDEX INDEX CONCURRENTLY outbox_message",
+    "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'outbox_message'::regclass": "error: The "
+    "index "
+    "outbox_message of outbox is invalid: nothing is looked up by it. → REINDEX INDEX CONCURRENTLY "
+    "outbox_message",
     "ALTER TABLE outbox DISABLE TRIGGER outbox_enqueue": "error: The trigger outbox_enqueue of outbox is not "
     "enabled: what is written is not queued, and nobody sends it. → ALTER TABLE outbox ENABLE TRIGGER "
     "outbox_enqueue; then: outbox repair",
-    "DROP TRIGGER outbox_begin_writing ON outbox": "error: The trigger outbox_begin_writing of outbox is missing: "
-    "what is written is not queued, and nobody sends it. → CREATE TRIGGER outbox_begin_writing BEFORE INSERT ON "
+    "DROP TRIGGER outbox_begin_writing ON outbox": "error: The trigger outbox_begin_writing of outbox is "
+    "missing: "
+    "what is written is not queued, and nobody sends it. → CREATE TRIGGER outbox_begin_writing BEFORE "
+    "INSERT ON "
     "outbox FOR EACH STATEMENT EXECUTE FUNCTION outbox_begin_writing(); then: outbox repair",
-    "GRANT EXECUTE ON FUNCTION outbox_enqueue() TO PUBLIC": "error: The function outbox_enqueue is everybody's to "
+    "GRANT EXECUTE ON FUNCTION outbox_enqueue() TO PUBLIC": "error: The function outbox_enqueue is "
+    "everybody's to "
     "call, and acts with its owner's rights. → REVOKE ALL ON FUNCTION outbox_enqueue FROM PUBLIC",
     "ALTER FUNCTION outbox_written_alike(uuid, text, text, text, text, bytea) SECURITY INVOKER": "error: The "
-    "function outbox_written_alike is not what the migrations make. → see its statement: outbox migrate --sql",
+    "function outbox_written_alike is not what the migrations make. → see its statement: outbox migrate "
+    "--sql",
     "CREATE OR REPLACE FUNCTION outbox_begin_writing() RETURNS trigger LANGUAGE plpgsql AS "
     "'BEGIN RETURN NULL; END'": "error: The function outbox_begin_writing is not what the migrations make. → "
     "see its statement: outbox migrate --sql",
-    "ALTER TABLE outbox DROP CONSTRAINT outbox_sink_name": "error: The constraint outbox_sink_name of outbox is "
-    "missing. → ALTER TABLE outbox ADD CONSTRAINT outbox_sink_name CHECK ((sink ~ '^[a-z_][a-z0-9_]{0,62}$'::text))",
-    "ALTER TABLE outbox_receipts SET UNLOGGED": "error: The table outbox_receipts is unlogged: a crash of the "
+    "ALTER TABLE outbox DROP CONSTRAINT outbox_sink_name": "error: The constraint outbox_sink_name of "
+    "outbox is "
+    "missing. → ALTER TABLE outbox ADD CONSTRAINT outbox_sink_name CHECK ((sink ~ "
+    "'^[a-z_][a-z0-9_]{0,62}$'::text))",
+    "ALTER TABLE outbox_receipts SET UNLOGGED": "error: The table outbox_receipts is unlogged: a crash of "
+    "the "
     "server empties it. → ALTER TABLE outbox_receipts SET LOGGED",
-    "ALTER TABLE outbox_queue ALTER COLUMN attempts DROP DEFAULT": "error: The column attempts of outbox_queue is "
+    "ALTER TABLE outbox_queue ALTER COLUMN attempts DROP DEFAULT": "error: The column attempts of "
+    "outbox_queue is "
     "smallint t, and should be smallint t   0. → see its statement: outbox migrate --sql",
-    "DROP TABLE outbox_inbox": "error: The table outbox_inbox is missing. → see its statement: outbox migrate --sql",
+    "DROP TABLE outbox_inbox": "error: The table outbox_inbox is missing. → see its statement: outbox "
+    "migrate --sql",
     "CREATE INDEX slow ON outbox (created_at)": "warning: The index slow of outbox is none of the outbox's: "
-    "whoever writes there pays for it. → drop it unless it is needed: it is CREATE INDEX slow ON outbox USING "
-    "btree (created_at) t",
+    "whoever writes there pays for it. → DROP INDEX CONCURRENTLY slow, unless it is needed: it is CREATE "
+    "INDEX slow ON outbox "
+    "USING "
+    "btree (created_at)",
 }
 
 
@@ -144,7 +161,8 @@ async def test_a_view_of_another_definition_is_found(owner: asyncpg.Connection, 
     await owner.execute(f"CREATE OR REPLACE VIEW outbox_state AS {other}")
     assert says(
         await doctor("schema"),
-        "error: The view outbox_state is not what the migrations make. → see its statement: outbox migrate --sql",
+        "error: The view outbox_state is not what the migrations make. → see its statement: outbox migrate "
+        "--sql",
     )
 
 
@@ -186,7 +204,8 @@ async def test_ids_that_are_cached_or_run_out_are_told(owner: asyncpg.Connection
     await owner.execute("SELECT setval('outbox_id_seq', 4500000000000000000)")
     assert says(
         await doctor("ids"),
-        "error: Each session draws 50 ids at once: a later message may get the lower id, and is sent first, or is "
+        "error: Each session draws 50 ids at once: a later message may get the lower id, and is sent first, "
+        "or is "
         "passed by. → ALTER TABLE outbox ALTER COLUMN id SET CACHE 1; then services connect anew",
         "error: Ids do not always rise: their sequence counts down, or begins anew. → "
         "ALTER TABLE outbox ALTER COLUMN id SET INCREMENT 1 SET NO CYCLE",
@@ -195,22 +214,23 @@ async def test_ids_that_are_cached_or_run_out_are_told(owner: asyncpg.Connection
     )
 
 
-async def test_autovacuum_that_is_off_and_dead_rows_are_told(
-    owner: asyncpg.Connection, doctor: Examine
-) -> None:
-    await owner.execute("ALTER TABLE outbox_relays SET (autovacuum_enabled = off)")
-    await owner.execute(
-        "INSERT INTO outbox_relays (relay_id, name, version, sinks, expires_at)"
-        " SELECT gen_random_uuid(), 'r', '1', '{}', now() FROM generate_series(1, 6000)"
-    )
-    await owner.execute("DELETE FROM outbox_relays")
+async def test_autovacuum_that_is_off_and_dead_rows_are_told(database: str, doctor: Examine) -> None:
+    # A session that ends tells what it did; one that idles does so seconds later.
+    async with sql.connection(database) as owner:
+        await owner.execute("ALTER TABLE outbox_relays SET (autovacuum_enabled = off)")
+        await owner.execute(
+            "INSERT INTO outbox_relays (relay_id, name, version, sinks, expires_at)"
+            " SELECT gen_random_uuid(), 'r', '1', '{}', now() FROM generate_series(1, 6000)"
+        )
+        await owner.execute("DELETE FROM outbox_relays")
 
     async def is_told() -> bool:
         return says(
             await doctor("vacuum"),
             "error: Autovacuum is off for outbox_relays: it grows and slows down for ever. → "
             "ALTER TABLE outbox_relays RESET (autovacuum_enabled)",
-            "warning: outbox_relays has NUMBER dead rows beside 0 (no vacuum yet), and autovacuum should have come "
+            "warning: outbox_relays has NUMBER dead rows beside 0 (no vacuum yet), and autovacuum should "
+            "have come "
             "at 500: it does not, or an old snapshot keeps them. → "
             "outbox doctor --only sessions; then: VACUUM outbox_relays",
         )
@@ -224,7 +244,8 @@ async def test_old_transaction_ids_are_told(database: str, environment: dict[str
         # Never committed: the server would stop.
         await connection.exec_driver_sql("SET LOCAL allow_system_table_mods = on")
         await connection.exec_driver_sql(
-            "UPDATE pg_database SET datfrozenxid = ((pg_current_xact_id()::text::bigint - 1700000000) & 4294967295)"
+            "UPDATE pg_database SET datfrozenxid = ((pg_current_xact_id()::text::bigint - 1700000000) & "
+            "4294967295)"
             "::text::xid WHERE datname = current_database()"
         )
         (found,) = await wraparound(Patient(connection, settings, time.time, 60.0))
@@ -247,8 +268,10 @@ async def test_what_the_server_has_switched_off_is_told(own_database: str, docto
             await doctor("vacuum", "replication", environment={"OUTBOX_DATABASE_URL": own_database}),
             "error: The server has autovacuum = off: tables grow for ever. → "
             "ALTER SYSTEM SET autovacuum = on; then: SELECT pg_reload_conf()",
-            "error: synchronous_standby_names = berlin, and none of the 0 standbys at work is one: every commit "
-            "waits, of services and of relays. → bring it back; or: ALTER SYSTEM RESET synchronous_standby_names; "
+            "error: synchronous_standby_names = berlin, and none of the 0 standbys at work is one: every "
+            "commit "
+            "waits, of services and of relays. → bring it back; or: ALTER SYSTEM RESET "
+            "synchronous_standby_names; "
             "SELECT pg_reload_conf()",
             "warning: Nobody reads the physical replication slot left_behind, which keeps SIZE of the "
             "write-ahead log. → start its reader; or: SELECT pg_drop_replication_slot('left_behind')",
@@ -275,7 +298,8 @@ async def test_who_holds_a_snapshot_or_a_transaction_is_told_with_its_query(
             await owner.execute("ROLLBACK PREPARED 'forgotten'")
     name = make_url(database).database
     told = [
-        f"PID {pid} (no name, role postgres, database {name}) has a transaction open since TIME, idle in transaction"
+        f"PID {pid} (no name, role postgres, database {name}) has a transaction open since TIME, idle in "
+        "transaction"
         for pid in pids
     ]
     ends = [f" → end it: psql -c 'SELECT pg_terminate_backend({pid})'" for pid in pids]
@@ -283,10 +307,12 @@ async def test_who_holds_a_snapshot_or_a_transaction_is_told_with_its_query(
     assert "a secret" not in "".join(found)
     assert says(
         found,
-        f"warning: {told[0]}: dead rows stay while it lasts. Its query: BEGIN ISOLATION LEVEL REPEATABLE READ; "
+        f"warning: {told[0]}: dead rows stay while it lasts. Its query: BEGIN ISOLATION LEVEL REPEATABLE "
+        "READ; "
         f"SELECT '…' AS report{ends[0]}",
         f"warning: {told[1]}: relays' floors wait for it, and dead rows stay. Its query: {insert}",
-        f"warning: The prepared transaction forgotten (role postgres, database {name}) is open since TIME: relays' "
+        f"warning: The prepared transaction forgotten (role postgres, database {name}) is open since TIME: "
+        "relays' "
         f"floors wait for it, and dead rows stay. → its coordinator ends it; or in {name}: "
         "ROLLBACK PREPARED 'forgotten'",
     )
@@ -325,13 +351,18 @@ async def test_defaults_of_roles_and_databases_that_hurt_are_told(
         await owner.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
         assert says(
             await doctor("defaults"),
-            f"error: Role {role} sets session_replication_role = replica: triggers do not fire: what is written is "
+            f"error: Role {role} sets session_replication_role = replica: triggers do not fire: what is "
+            "written is "
             f'not queued, and nobody sends it. → ALTER ROLE "{role}" RESET session_replication_role',
-            f"warning: Role {role} in Database {name} sets search_path = elsewhere: the outbox's tables are in "
-            f'public; OUTBOX_DATABASE_SCHEMA would say so. → ALTER ROLE "{role}" IN DATABASE "{name}" RESET search_path',
-            f"warning: Database {name} sets default_transaction_read_only = on: services cannot write messages. → "
+            f"warning: Role {role} in Database {name} sets search_path = elsewhere: the outbox's tables are "
+            "in "
+            f'public; OUTBOX_DATABASE_SCHEMA would say so. → ALTER ROLE "{role}" IN DATABASE "{name}" RESET '
+            "search_path",
+            f"warning: Database {name} sets default_transaction_read_only = on: services cannot write "
+            "messages. → "
             f'ALTER DATABASE "{name}" RESET default_transaction_read_only',
-            f"warning: Database {name} sets synchronous_commit = off: what a service was told is committed may be "
+            f"warning: Database {name} sets synchronous_commit = off: what a service was told is committed "
+            "may be "
             f'lost when the server crashes. → ALTER DATABASE "{name}" RESET synchronous_commit',
         )
 
@@ -339,8 +370,9 @@ async def test_defaults_of_roles_and_databases_that_hurt_are_told(
 async def test_rights_that_are_missing_or_everybodys_are_told(
     database: str, owner: asyncpg.Connection, doctor: Examine
 ) -> None:
+    parts: tuple[Part, Part] = ("relay", "writer")
     async with sql.role(database) as (relay, _), sql.role(database) as (writer, _):
-        for part, role in (("relay", relay), ("writer", writer)):
+        for part, role in zip(parts, (relay, writer), strict=True):
             for statement in grants(part, role):
                 await owner.execute(statement)
         assert await doctor("grants", "row-security") == []
@@ -350,13 +382,16 @@ async def test_rights_that_are_missing_or_everybodys_are_told(
         await owner.execute("ALTER TABLE outbox_queue ENABLE ROW LEVEL SECURITY")
         assert says(
             await doctor("grants", "row-security"),
-            f"error: Role {relay} is a relay, and lacks SELECT on outbox_pauses. → outbox grants relay {relay} | psql, "
+            f"error: Role {relay} is a relay, and lacks SELECT on outbox_pauses. → outbox grants relay "
+            f"{relay} | psql, "
             "as the tables' owner",
             f"error: Role {writer} is a writer, and lacks INSERT on outbox (headers). → "
             f"outbox grants writer {writer} | psql, as the tables' owner",
             "warning: Everybody (PUBLIC) has rights on outbox. → REVOKE ALL ON outbox FROM PUBLIC",
-            f"error: Row security is on for outbox_queue, and role {relay} would not see all of its rows: it gets "
-            f'errors instead. → ALTER TABLE outbox_queue DISABLE ROW LEVEL SECURITY; or ALTER ROLE "{relay}" BYPASSRLS',
+            f"error: Row security is on for outbox_queue, and role {relay} would not see all of its rows: "
+            "it gets "
+            "errors instead. → ALTER TABLE outbox_queue DISABLE ROW LEVEL SECURITY; or ALTER ROLE "
+            f'"{relay}" BYPASSRLS',
         )
 
 
@@ -370,7 +405,8 @@ async def test_that_no_relay_is_at_work_and_what_waits_unserved_is_told(
     assert says(
         await doctor("relays", "lanes", "sinks"),
         "warning: No relay is at work. → outbox relay; or read in a relay's log what it waits for",
-        f"error: Deliveries wait for sink {SINK}, and no living relay serves it. → start a relay that has it set; "
+        f"error: Deliveries wait for sink {SINK}, and no living relay serves it. → start a relay that has "
+        "it set; "
         f"or see what it is: outbox list --sink {SINK}",
     )
 
@@ -394,11 +430,13 @@ async def test_relays_that_differ_and_what_they_keep_back_is_told(
         found = await doctor("relays", environment={"OUTBOX_ON_PARK": "hold"})
     assert says(
         [re.sub(r"0\.0\.1, \S+\.", "0.0.1, NEW.", line) for line in found],
-        f"error: The breaker of destination orders of {SINK} is open since TIME: relay {name} says: it is away. → "
+        f"error: The breaker of destination orders of {SINK} is open since TIME: relay {name} says: it is "
+        "away. → "
         f"mend that, and relay {name} goes on by itself; outbox explain {SINK}",
         "warning: Relays of different versions are at work: 0.0.1, NEW. → "
         "end the roll-out: outbox status tells which is which",
-        f"warning: {SINK}: ON_PARK is hold here, and continue is in force. → give all relays, and this command, the "
+        f"warning: {SINK}: ON_PARK is hold here, and continue is in force. → give all relays, and this "
+        "command, the "
         "same OUTBOX_ON_PARK; that of the relay that started last is in force",
     )
 
@@ -416,9 +454,9 @@ async def test_lanes_that_nobody_owns_or_the_dead_is_told(
         found = await doctor("lanes")
     assert says(
         found,
-        f"error: 3 of 64 lanes of {SINK} are owned by no living relay (3, 5, 7); a dead relay's lease on some lasts "
-        "until TIME: nothing in them is sent. → a relay takes them with a heartbeat once they are free; else read "
-        "the relays' logs",
+        f"error: No living relay owns 3 of 64 lanes of {SINK} (3, 5, 7); a dead relay's lease on some lasts "
+        "until TIME: nothing in them is sent. → a relay takes them with a heartbeat once they are free; "
+        "else read the relays' logs",
     )
 
 
@@ -428,7 +466,8 @@ async def test_what_repair_would_do_is_told(owner: asyncpg.Connection, doctor: E
     await owner.execute("DELETE FROM outbox_queue WHERE id = $1", lost)
     assert says(
         await doctor("repair"),
-        "error: 1 in neither the queue nor the receipts: they are queued, and go out. → outbox repair --dry-run",
+        "error: 1 in neither the queue nor the receipts: they are queued, and go out. → outbox repair "
+        "--dry-run",
     )
 
 
@@ -445,14 +484,15 @@ async def test_a_check_that_hangs_is_a_finding_and_the_others_go_on(
     assert (
         found
         == [
-            "error: It was not done within 2 s. → see what holds it: outbox doctor --only sessions; then run it again",
+            "error: It was not done within 2 s. → see what holds it: outbox doctor --only sessions; then "
+            "run it again",
             "warning: No relay is at work. → outbox relay; or read in a relay's log what it waits for",
         ][:1]
     )
 
 
 async def test_what_a_role_may_not_see_is_unknown_and_no_error(
-    database: str, environment: dict[str, str], gate: Gate
+    database: str, environment: dict[str, str]
 ) -> None:
     async with sql.role(database) as (_, url), ByHand.made(environment) as relay:
         await relay.beat()
@@ -470,8 +510,8 @@ async def test_a_sink_that_cannot_be_reached_or_examined_is_a_finding(doctor: Ex
     }
     found = await doctor("odd", "redis", environment=odd)
     assert (
-        "error: It could not be looked at: ZeroDivisionError: division by zero. → mend that, then run it again"
-        in found
+        "error: It could not be looked at: ZeroDivisionError: division by zero. → mend that, then run it "
+        "again" in found
     )
     assert any(line.startswith("error: It cannot be reached: ") for line in found)
     assert "opensesame" not in json.dumps(found)

@@ -6,6 +6,9 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.errors import OperatorError, OutboxError, SchemaError, describe, unwrapped
 from outbox.finding import Finding
@@ -79,31 +82,44 @@ async def examine(
     database is set.
     """
     wanted = [name for name in checks(settings) if not only or name in only]
-    found, reached = await _reach(settings)
-    used: dict[str, Sequence[str]] = {}
-
-    async def see_destinations(patient: Patient) -> Sequence[Finding]:
-        used.update(await destinations(patient))
-        return ()
-
-    async def ask(name: str, check: Check) -> Sequence[Finding]:
-        async def connected(to: Settings) -> Sequence[Finding]:
-            async with connect(to) as connection:
-                return await check(Patient(connection, settings, clock, long_seconds))
-
-        return await _bounded(name, connected(reached), _LONGER.get(name, _SECONDS)) if reached else ()
-
-    for name in filter(CHECKS.__contains__, wanted):
-        found += await ask(name, CHECKS[name])
     sinks = [name for name in settings.sink_names if name in wanted]
-    if sinks:
-        found += await ask("destinations", see_destinations)
-    examined = (check_sink(name, settings, used.get(name, ()), clock) for name in sinks)
-    bounded = (_bounded(name, each, _SINK_SECONDS) for name, each in zip(sinks, examined, strict=True))
-    for each in await asyncio.gather(*bounded):
+    used: dict[str, Sequence[str]] = {}
+    found, reached = await _reach(settings)
+    if reached:
+        database = _Database(reached, lambda connection: Patient(connection, settings, clock, long_seconds))
+        for name in wanted:
+            if name in CHECKS:
+                found += await database.ask(name, CHECKS[name])
+        if sinks:
+            found += await database.ask("destinations", partial(_see_destinations, used))
+    examined = [
+        _bounded(name, check_sink(name, settings, used.get(name, ()), clock), _SINK_SECONDS) for name in sinks
+    ]
+    for each in await asyncio.gather(*examined):
         found += each
     told = [each for each in found if each.check != _POOLER or _POOLER in wanted]
     return Report(sorted(_once(told), key=lambda each: _SEVERITIES.index(each.severity)), wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Database:
+    """The database, by the settings by which it is reached."""
+
+    settings: Settings
+    patient: Callable[[AsyncConnection], Patient]
+
+    async def ask(self, name: str, check: Check) -> list[Finding]:
+        """Returns what a check finds, over a connection of its own and within its time."""
+        return await _bounded(name, self._connected(check), _LONGER.get(name, _SECONDS))
+
+    async def _connected(self, check: Check) -> Sequence[Finding]:
+        async with connect(self.settings) as connection:
+            return await check(self.patient(connection))
+
+
+async def _see_destinations(used: dict[str, Sequence[str]], patient: Patient) -> Sequence[Finding]:
+    used.update(await destinations(patient))
+    return ()
 
 
 async def _reach(settings: Settings) -> tuple[list[Finding], Settings | None]:

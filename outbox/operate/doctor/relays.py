@@ -45,6 +45,7 @@ _UNOWNED = """
 """
 _HEARTBEATS = 3
 """A lane that changes its owner is nobody's for a moment."""
+_LONGEST_SECONDS = 20.0
 _LOOK_SECONDS = 0.2
 
 _UNSERVED = """
@@ -116,7 +117,7 @@ def _of_breaker(row: Any) -> Finding:
 
 async def lanes(patient: Patient) -> list[Finding]:
     """Looks for lanes that nobody owns, or a relay that does not live, for longer than a hand-over takes."""
-    end = monotonic() + _HEARTBEATS * patient.settings.heartbeat_seconds
+    end = monotonic() + min(_LONGEST_SECONDS, _HEARTBEATS * patient.settings.heartbeat_seconds)
     while (unowned := await patient.ask(_UNOWNED)) and monotonic() < end:
         await patient.connection.rollback()  # Another snapshot.
         await asyncio.sleep(_LOOK_SECONDS)
@@ -130,8 +131,8 @@ def _of_lanes(sink: str, rows: list[Row[Any]]) -> Finding:
     until = f"; a dead relay's lease on some lasts until {said(max(leased))}" if leased else ""
     return Finding(
         "error",
-        f"{len(rows)} of {LANES} lanes of {sink} are owned by no living relay ({numbers}){until}: nothing in "
-        "them is sent.",
+        f"No living relay owns {len(rows)} of {LANES} lanes of {sink} ({numbers}){until}: nothing in them "
+        "is sent.",
         "a relay takes them with a heartbeat once they are free; else read the relays' logs",
     )
 

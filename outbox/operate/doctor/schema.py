@@ -14,6 +14,7 @@ from outbox.schema.catalog import definitions, expected, unvalidated, version
 
 _MOST = 20
 """So many differences are told one by one."""
+_LONGEST = 500
 
 _QUALIFIER = re.compile(r"\b\w+\.|\s+")
 _BY_MIGRATIONS = "see its statement: outbox migrate --sql"
@@ -144,16 +145,16 @@ def _comparable(kind: str, definition: str) -> str:
 
 def _of_others(wanted: Mapping[str, str], found: Mapping[str, str]) -> Iterator[Finding]:
     """Tells of what somebody added to our tables."""
-    for name in found.keys() - wanted.keys():
+    for name in sorted(found.keys() - wanted.keys()):
         kind, _, thing = name.partition(" ")
         relation, _, own = thing.partition(".")
         if own and not (kind == "index" and f"constraint {thing}" in found):
-            told = _told(kind, relation, own)
-            yield Finding(
-                "warning",
-                f"The {told} is none of the outbox's: whoever writes there pays for it.",
-                f"drop it unless it is needed: it is {found[name]}"[:500],
+            sentence = (
+                f"The {_told(kind, relation, own)} is none of the outbox's: whoever writes there pays for it."
             )
+            body = found[name] if kind == "column" else found[name].rpartition(" ")[0]
+            dropped = f"DROP INDEX CONCURRENTLY {own}" if kind == "index" else "drop it"
+            yield Finding("warning", sentence, f"{dropped}, unless it is needed: it is {body}"[:_LONGEST])
 
 
 def _told(kind: str, relation: str, own: str) -> str:

@@ -76,7 +76,8 @@ def _of_sequence(row: Any) -> Iterator[Finding]:
     if row.last_value > row.highest * 0.9:
         yield Finding(
             "error",
-            f"{row.highest - row.last_value} ids are left, then writing fails: {row.last_value} was the last.",
+            f"{row.highest - row.last_value} ids are left, then writing fails: {row.last_value} was the "
+            "last.",
             f"{change} NO MAXVALUE; or move to an empty database",
         )
 

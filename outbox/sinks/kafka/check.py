@@ -136,35 +136,36 @@ def _of_replicas(topic: _Topic, brokers: int) -> Iterator[Finding]:
     if leaderless:
         yield Finding(
             "error",
-            f"{_parts(leaderless)} of topic {topic.name} have no leader: their keys wait.",
+            f"Nobody leads these partitions of topic {topic.name}: {_parts(leaderless)}. Their keys wait.",
             "bring their brokers back",
         )
     if copies < lowest:
         yield Finding(
             "error",
-            f"Topic {topic.name} has {copies} replicas and min.insync.replicas = {lowest}: it takes nothing.",
+            f"Topic {topic.name} has min.insync.replicas = {lowest}, and replicas: {copies}. It takes "
+            "nothing.",
             f"kafka-configs.sh --alter --topic {topic.name} --add-config min.insync.replicas={copies}; "
             "or more replicas",
         )
     elif thin:
         yield Finding(
             "error",
-            f"{_parts(thin)} of topic {topic.name} have fewer than {lowest} replicas in sync: they take "
-            "nothing.",
+            f"Fewer than {lowest} replicas are in sync of these partitions of topic {topic.name}: "
+            f"{_parts(thin)}. They take nothing.",
             "bring the brokers of the other replicas back",
         )
     elif copies == lowest and brokers > copies:
         yield Finding(
             "warning",
-            f"Topic {topic.name} has {copies} replicas and min.insync.replicas = {lowest}: it takes nothing "
+            f"Topic {topic.name} has min.insync.replicas = {lowest}, and replicas: {copies}. It takes "
+            "nothing "
             "while one broker is away.",
             "give it one replica more: kafka-reassign-partitions.sh",
         )
 
 
 def _parts(numbers: Sequence[int]) -> str:
-    more = ", …" if len(numbers) > 10 else ""
-    return f"Partitions {', '.join(map(str, numbers[:10]))}{more}"
+    return ", ".join(map(str, numbers[:10])) + (", …" if len(numbers) > 10 else "")
 
 
 def _of_limits(topic: _Topic, use: Use, limits: Limits) -> Iterator[Finding]:

@@ -27,8 +27,10 @@ async def test_a_topic_that_is_missing_is_told(kafka: Topics) -> None:
     there = await kafka.create()
     assert await found(kafka.bootstrap) == []
     assert await found(kafka.bootstrap, there, "nowhere", "no/topic") == [
-        "error: Topic nowhere does not exist; deliveries to it wait. → kafka-topics.sh --create --topic nowhere",
-        "error: Topic no/topic cannot be used: the broker says INVALID_TOPIC_EXCEPTION. → see the broker's log",
+        "error: Topic nowhere does not exist; deliveries to it wait. → kafka-topics.sh --create --topic "
+        "nowhere",
+        "error: Topic no/topic cannot be used: the broker says INVALID_TOPIC_EXCEPTION. → see the broker's "
+        "log",
     ]
     assert await kafka.names() >= {there}
     assert not await kafka.names() & {"nowhere"}
@@ -40,19 +42,26 @@ async def test_limits_of_a_topic_that_are_below_ours_are_told(kafka: Topics) -> 
     told = await found(kafka.bootstrap, small, narrow)
     assert sorted(told) == sorted(
         [
-            f"error: Topic {small} takes 500000 bytes at the most, and messages of 1000000 may be written: those "
-            f"above are parked. → kafka-configs.sh --alter --topic {small} --add-config max.message.bytes=1048588; "
+            f"error: Topic {small} takes 500000 bytes at the most, and messages of 1000000 may be written: "
+            "those "
+            f"above are parked. → kafka-configs.sh --alter --topic {small} --add-config "
+            "max.message.bytes=1048588; "
             "or OUTBOX_KAFKA_MAX_BYTES=499800",
-            f"warning: Topic {small} keeps records for 3600 s, and the outbox what it delivered for 604800 s: a "
-            f"consumer that is away for longer misses what we still have. → kafka-configs.sh --alter --topic {small} "
+            f"warning: Topic {small} keeps records for 3600 s, and the outbox what it delivered for 604800 "
+            "s: a "
+            "consumer that is away for longer misses what we still have. → kafka-configs.sh --alter "
+            f"--topic {small} "
             "--add-config retention.ms=604800000; or a shorter OUTBOX_RETENTION",
-            f"warning: Topic {narrow} takes 1010000 bytes at the most, and record batches of 1048588 are made: the "
+            f"warning: Topic {narrow} takes 1010000 bytes at the most, and record batches of 1048588 are "
+            "made: the "
             f"larger ones are refused, and sent again in halves. → kafka-configs.sh --alter --topic {narrow} "
             "--add-config max.message.bytes=1048588; or OUTBOX_KAFKA_MAX_BATCH_BYTES=1010000",
         ]
     )
     assert await found(kafka.bootstrap, small, use={"max_bytes": 400_000, "retention_seconds": 60.0}) == [
-        line.replace(narrow, small).replace("1010000", "500000") for line in told if line.startswith(f"warning: Topic {narrow}")
+        line.replace(narrow, small).replace("1010000", "500000")
+        for line in told
+        if line.startswith(f"warning: Topic {narrow}")
     ]
     assert await kafka.read(small) == []
 
@@ -65,18 +74,19 @@ async def test_replicas_against_the_least_in_sync_are_told(own_kafka: Kafka, sec
     thin = await topics.create(replicas=[[1, 2]], min_insync_replicas=2)
     led = await topics.create(replicas=[[2]], min_insync_replicas=1)
     assert await found(own_kafka.url, lonely, exact, thin) == [
-        f"error: Topic {lonely} has 1 replicas and min.insync.replicas = 2: it takes nothing. → kafka-configs.sh "
-        f"--alter --topic {lonely} --add-config min.insync.replicas=1; or more replicas",
-        f"warning: Topic {exact} has 1 replicas and min.insync.replicas = 1: it takes nothing while one broker is "
-        "away. → give it one replica more: kafka-reassign-partitions.sh",
+        f"error: Topic {lonely} has min.insync.replicas = 2, and replicas: 1. It takes nothing. → "
+        f"kafka-configs.sh --alter --topic {lonely} --add-config min.insync.replicas=1; or more replicas",
+        f"warning: Topic {exact} has min.insync.replicas = 1, and replicas: 1. It takes nothing while one "
+        "broker is away. → give it one replica more: kafka-reassign-partitions.sh",
     ]
     await second_broker.kill()
 
     async def is_told() -> bool:
         return await found(own_kafka.url, thin, led) == [
-            f"error: Partitions 0 of topic {thin} have fewer than 2 replicas in sync: they take nothing. → bring the "
-            "brokers of the other replicas back",
-            f"error: Partitions 0 of topic {led} have no leader: their keys wait. → bring their brokers back",
+            f"error: Fewer than 2 replicas are in sync of these partitions of topic {thin}: 0. They take "
+            "nothing. → bring the brokers of the other replicas back",
+            f"error: Nobody leads these partitions of topic {led}: 0. Their keys wait. → "
+            "bring their brokers back",
         ]
 
     await until(is_told)
@@ -95,9 +105,11 @@ async def test_rights_that_are_missing_are_told_and_nothing_is_written(secured: 
     }
     told = await found(secured.sasl, "allowed.check", "forbidden.check", **settings)
     assert told == [
-        "error: Topic forbidden.check refuses this user: it has not the right Describe. → kafka-acls.sh --add "
+        "error: Topic forbidden.check refuses this user: it has not the right Describe. → kafka-acls.sh "
+        "--add "
         "--allow-principal User:relay --operation Describe --topic forbidden.check",
-        "unknown: This user may not see the settings of topics: sizes, replicas and retention were not looked at. → "
+        "unknown: This user may not see the settings of topics: sizes, replicas and retention were not "
+        "looked at. → "
         "kafka-acls.sh --add --allow-principal User:relay --operation DescribeConfigs --topic '*'",
     ]
     await secured.allow("forbidden.check", AclOperation.DESCRIBE)

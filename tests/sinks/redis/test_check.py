@@ -37,15 +37,19 @@ async def test_rights_that_are_missing_are_told(own_redis: Valkey) -> None:
         await admin.execute_command("ACL", "SETUSER", "relay", *rights.split())
         told = await found(url, "ws:ada", "other", "more", stream=True)
         remedy = (
-            "give its user the rights: ACL SETUSER … +multi +exec +ping +publish '&<channel>'; for the stream also "
+            "give its user the rights: ACL SETUSER … +multi +exec +ping +publish '&<channel>'; for the "
+            "stream also "
             "+xadd +expire '~<channel>:log'"
         )
         assert [line.partition(" → ")[0] for line in told[:3]] == [
-            "error: Redis refuses what would be sent to ws:ada: NoPermissionError: User relay has no permissions to "
+            "error: Redis refuses what would be sent to ws:ada: NoPermissionError: User relay has no "
+            "permissions to "
             "run the 'xadd' command.",
-            "error: Redis refuses what would be sent to ws:ada: NoPermissionError: User relay has no permissions to "
+            "error: Redis refuses what would be sent to ws:ada: NoPermissionError: User relay has no "
+            "permissions to "
             "run the 'expire' command.",
-            "error: Redis refuses what would be sent to other: NoPermissionError: No permissions to access a channel.",
+            "error: Redis refuses what would be sent to other: NoPermissionError: No permissions to access "
+            "a channel.",
         ]
         assert {line.partition(" → ")[2] for line in told[:3]} == {remedy}
         assert [line.partition(":")[0] for line in told[3:]] == ["unknown"]
@@ -67,7 +71,8 @@ async def test_memory_that_is_full_or_thrown_out_is_told(own_redis: Valkey) -> N
         await admin.config_set("maxmemory-policy", "allkeys-lru")
         (told,) = [line for line in await found(own_redis.url, stream=True) if line.startswith("warning")]
     assert told == (
-        "warning: maxmemory-policy is allkeys-lru: channels' logs may be thrown out, and who reconnects has a gap. → "
+        "warning: maxmemory-policy is allkeys-lru: channels' logs may be thrown out, and who reconnects has "
+        "a gap. → "
         "CONFIG SET maxmemory-policy noeviction; or a Redis of its own"
     )
 
@@ -84,4 +89,5 @@ async def test_a_replica_is_told(own_redis: Valkey) -> None:
     settings = Settings.model_validate({"redis": {"url": own_redis.url}})
     (told,) = await check("redis", settings, ["ws:ada"])
     assert told.severity == "error"
-    assert told.sentence == "It cannot be reached: it is a replica: what is published there reaches nobody else."
+    assert told.sentence == "It cannot be reached: it is a replica: what is published there reaches nobody "
+    "else."
