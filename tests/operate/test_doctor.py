@@ -505,7 +505,7 @@ async def test_what_a_role_may_not_see_is_unknown_and_no_error(
 
 async def test_a_sink_that_cannot_be_reached_or_examined_is_a_finding(doctor: Examine) -> None:
     odd = {
-        "OUTBOX_SINKS": "odd=tests.operate.test_doctor:OddSink",
+        "OUTBOX_SINKS": f"odd=tests.operate.test_doctor:{OddSink.__name__}",
         "OUTBOX_REDIS_URL": "redis://:opensesame@localhost:1",
     }
     found = await doctor("odd", "redis", environment=odd)
