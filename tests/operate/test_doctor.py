@@ -503,6 +503,22 @@ async def test_what_a_role_may_not_see_is_unknown_and_no_error(
     }
 
 
+@pytest.mark.parametrize(
+    ("part", "unseen"),
+    [("operator", {"sessions"}), ("relay", {"sessions"}), ("reader", {"sessions", "repair"})],
+)
+async def test_parts_may_look_at_all_but_others_sessions_and_readers_at_all_but_every_row(
+    database: str, environment: dict[str, str], owner: asyncpg.Connection, part: Part, unseen: set[str]
+) -> None:
+    async with sql.role(database) as (role, url), ByHand.made(environment) as relay:
+        await relay.beat()
+        for statement in grants(part, role):
+            await owner.execute(statement)
+        report = await report_of(environment | {"OUTBOX_DATABASE_URL": url})
+    assert {finding.severity for finding in report.findings} == {"unknown"}
+    assert {finding.check for finding in report.findings} == unseen
+
+
 async def test_a_sink_that_cannot_be_reached_or_examined_is_a_finding(doctor: Examine) -> None:
     odd = {
         "OUTBOX_SINKS": f"odd=tests.operate.test_doctor:{OddSink.__name__}",

@@ -155,7 +155,7 @@ def _failed(error: Exception) -> Finding:
         return Finding("error", str(error), "outbox migrate")
     cause = unwrapped(error.__cause__ or error)
     if getattr(cause, "sqlstate", None) == "42501":
-        remedy = "outbox grants reader ROLE for this role, or operator; again after each migration"
+        remedy = "an operator's rights would do: outbox grants operator ROLE; again after each migration"
         return Finding("unknown", f"It could not be looked at: {describe(cause)}.", remedy)
     said = str(error) if isinstance(error, OutboxError) else describe(error)
     return Finding("error", f"It could not be looked at: {said}.", "mend that, then run it again")
