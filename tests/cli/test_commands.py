@@ -519,3 +519,19 @@ async def test_repair_skips_what_was_deleted_on_purpose(outbox: Run, lost: list[
     done = await outbox("repair", "--lost", "skip", "--yes")
     assert done.exit_code == 0
     assert (await states(outbox, lost))[-1] == "skipped"
+
+
+async def test_doctor_exits_1_for_errors_only_and_knows_its_checks(outbox: Run, database: str) -> None:
+    healthy = await outbox("doctor", "--only", "ids,schema", "--only", "clock")
+    assert (healthy.exit_code, healthy.output) == (0, "All is well. Looked at: schema, ids, clock.\n")
+    warned = await outbox("doctor", "--only", "relays")
+    assert (warned.exit_code, lines(warned)[0]) == (0, "warning: relays")
+    async with sql.connection(database) as owner:
+        await owner.execute("ALTER TABLE outbox ALTER COLUMN id SET CACHE 50")
+    sick = await outbox("doctor", "--only", "ids", "--json")
+    found = json.loads(sick.stdout)
+    assert (sick.exit_code, found["checked"]) == (1, ["ids"])
+    assert [(each["check"], each["severity"]) for each in found["findings"]] == [("ids", "error")]
+    wrong = await outbox("doctor", "--only", "kafka")
+    assert wrong.exit_code == 2
+    assert "'kafka' is none of pooler, database, schema" in wrong.output
