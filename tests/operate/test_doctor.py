@@ -115,10 +115,8 @@ DRIFT = {
     "enabled: what is written is not queued, and nobody sends it. → ALTER TABLE outbox ENABLE TRIGGER "
     "outbox_enqueue; then: outbox repair",
     "DROP TRIGGER outbox_begin_writing ON outbox": "error: The trigger outbox_begin_writing of outbox is "
-    "missing: "
-    "what is written is not queued, and nobody sends it. → CREATE TRIGGER outbox_begin_writing BEFORE "
-    "INSERT ON "
-    "outbox FOR EACH STATEMENT EXECUTE FUNCTION outbox_begin_writing(); then: outbox repair",
+    "missing: relays may pass by what is committed late. → CREATE TRIGGER outbox_begin_writing BEFORE INSERT "
+    "ON outbox FOR EACH STATEMENT EXECUTE FUNCTION outbox_begin_writing(); then: outbox repair",
     "GRANT EXECUTE ON FUNCTION outbox_enqueue() TO PUBLIC": "error: The function outbox_enqueue is "
     "everybody's to "
     "call, and acts with its owner's rights. → REVOKE ALL ON FUNCTION outbox_enqueue FROM PUBLIC",
@@ -136,8 +134,10 @@ DRIFT = {
     "the "
     "server empties it. → ALTER TABLE outbox_receipts SET LOGGED",
     "ALTER TABLE outbox_queue ALTER COLUMN attempts DROP DEFAULT": "error: The column attempts of "
-    "outbox_queue is "
-    "smallint t, and should be smallint t   0. → see its statement: outbox migrate --sql",
+    "outbox_queue is smallint NOT NULL, and should be smallint NOT NULL DEFAULT 0. → see its statement: "
+    "outbox migrate --sql",
+    "ALTER TABLE outbox_lanes DROP COLUMN epoch": "error: The column epoch of outbox_lanes is missing. → "
+    "ALTER TABLE outbox_lanes ADD COLUMN epoch bigint NOT NULL DEFAULT 0",
     "DROP TABLE outbox_inbox": "error: The table outbox_inbox is missing. → see its statement: outbox "
     "migrate --sql",
     "CREATE INDEX slow ON outbox (created_at)": "warning: The index slow of outbox is none of the outbox's: "
@@ -430,9 +430,8 @@ async def test_relays_that_differ_and_what_they_keep_back_is_told(
         found = await doctor("relays", environment={"OUTBOX_ON_PARK": "hold"})
     assert says(
         [re.sub(r"0\.0\.1, \S+\.", "0.0.1, NEW.", line) for line in found],
-        f"error: The breaker of destination orders of {SINK} is open since TIME: relay {name} says: it is "
-        "away. → "
-        f"mend that, and relay {name} goes on by itself; outbox explain {SINK}",
+        f"error: The breaker of destination orders of {SINK} is open since TIME in {name}: it is away. → "
+        f"mend that: relays probe it now and then, and go on by themselves; outbox explain {SINK}",
         "warning: Relays of different versions are at work: 0.0.1, NEW. → "
         "end the roll-out: outbox status tells which is which",
         f"warning: {SINK}: ON_PARK is hold here, and continue is in force. → give all relays, and this "

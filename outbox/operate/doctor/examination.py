@@ -47,6 +47,8 @@ _CONNECT_SECONDS = 15.0
 _SECONDS = 10.0
 _LONGER = {"repair": 60.0, "lanes": 30.0}
 _SINK_SECONDS = 20.0
+_SEE_SESSIONS = "see what holds it: outbox doctor --only sessions; then run it again"
+_SEE_NETWORK = "see whether its server answers from here; then run it again"
 _SEVERITIES = ("error", "warning", "unknown")
 
 
@@ -93,7 +95,8 @@ async def examine(
         if sinks:
             found += await database.ask("destinations", partial(_see_destinations, used))
     examined = [
-        _bounded(name, check_sink(name, settings, used.get(name, ()), clock), _SINK_SECONDS) for name in sinks
+        _bounded(name, check_sink(name, settings, used.get(name, ()), clock), _SINK_SECONDS, _SEE_NETWORK)
+        for name in sinks
     ]
     for each in await asyncio.gather(*examined):
         found += each
@@ -137,13 +140,14 @@ async def _reach(settings: Settings) -> tuple[list[Finding], Settings | None]:
     return [], settings
 
 
-async def _bounded(name: str, check: Awaitable[Sequence[Finding]], seconds: float) -> list[Finding]:
+async def _bounded(
+    name: str, check: Awaitable[Sequence[Finding]], seconds: float, remedy: str = _SEE_SESSIONS
+) -> list[Finding]:
     """Returns what a check finds, or that it failed, or took too long."""
     try:
         async with asyncio.timeout(seconds):
             found = await check
     except TimeoutError:
-        remedy = "see what holds it: outbox doctor --only sessions; then run it again"
         found = [Finding("error", f"It was not done within {seconds:g} s.", remedy)]
     except Exception as error:  # noqa: BLE001 - whatever it is, the other checks go on
         found = [_failed(error)]

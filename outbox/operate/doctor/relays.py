@@ -22,11 +22,12 @@ _RELAYS = """
     WHERE expires_at > clock_timestamp() ORDER BY started_at
 """
 _BREAKERS = """
-    SELECT r.name, b.sink, b.destination, b.reason, b.since
+    SELECT b.sink, b.destination, min(b.since) AS since, string_agg(r.name, ', ' ORDER BY r.name) AS relays,
+           min(b.reason) AS reason
     FROM {schema}outbox_relays r
     CROSS JOIN jsonb_to_recordset(r.breakers)
         AS b (sink text, destination text, reason text, since timestamptz)
-    WHERE r.expires_at > clock_timestamp() ORDER BY b.since
+    WHERE r.expires_at > clock_timestamp() GROUP BY 1, 2 ORDER BY 3 LIMIT 10
 """
 _IN_FORCE = "SELECT sink, stuck_after, on_park, gap_note FROM {schema}outbox_sinks"
 
@@ -66,7 +67,7 @@ async def relays(patient: Patient) -> list[Finding]:
     """Looks at the living relays: that there are some, of one version, with nothing kept back."""
     living = await patient.ask(_RELAYS)
     found = [*_of_living(living), *_of_settings(patient, await patient.ask(_IN_FORCE))]
-    return [*found, *(_of_breaker(row) for row in (await patient.ask(_BREAKERS))[:_MOST])]
+    return [*found, *(_of_breaker(row) for row in await patient.ask(_BREAKERS))]
 
 
 def _of_living(living: list[Row[Any]]) -> Iterator[Finding]:
@@ -110,8 +111,8 @@ def _of_breaker(row: Any) -> Finding:
     )
     return Finding(
         "error",
-        f"The breaker of {what} is open since {said(row.since)}: relay {row.name} says: {row.reason}.",
-        f"mend that, and relay {row.name} goes on by itself; outbox explain {row.sink}",
+        f"The breaker of {what} is open since {said(row.since)} in {row.relays}: {row.reason}.",
+        f"mend that: relays probe it now and then, and go on by themselves; outbox explain {row.sink}",
     )
 
 

@@ -85,14 +85,24 @@ def _missing(kind: str, relation: str, own: str, definition: str) -> tuple[str, 
             made = body.replace("INDEX", "INDEX CONCURRENTLY", 1)
             return f"{sentence[:-1]}: what looks rows up by it reads all of them.", f"{{path}}{made}"
         case "trigger":
-            return f"{sentence[:-1]}: {_UNTRIGGERED}", f"{{path}}{body}; then: outbox repair"
+            return f"{sentence[:-1]}: {_untriggered(own)}", f"{{path}}{body}; then: outbox repair"
         case "constraint":
             return sentence, f"{{path}}ALTER TABLE {relation} ADD CONSTRAINT {own} {body}"
+        case "column":
+            return sentence, f"{{path}}ALTER TABLE {relation} ADD COLUMN {own} {definition}"
         case _:
             return sentence, _BY_MIGRATIONS
 
 
-_UNTRIGGERED = "what is written is not queued, and nobody sends it."
+def _untriggered(trigger: str) -> str:
+    """Returns what comes of it that a trigger does not fire."""
+    match trigger:
+        case "outbox_enqueue":
+            return "what is written is not queued, and nobody sends it."
+        case "outbox_begin_writing":
+            return "relays may pass by what is committed late."
+        case _:
+            return "what it does is left undone."
 
 
 def _changed(kind: str, relation: str, own: str, wanted: str, found: str) -> tuple[str, str] | None:
@@ -107,7 +117,7 @@ def _changed(kind: str, relation: str, own: str, wanted: str, found: str) -> tup
             logged = f"{{path}}ALTER TABLE {relation} SET LOGGED"
             return f"The {told} is unlogged: a crash of the server empties it.", logged
         case "column":
-            return f"The {told} is {found.strip()}, and should be {wanted.strip()}.", _BY_MIGRATIONS
+            return f"The {told} is {found}, and should be {wanted}.", _BY_MIGRATIONS
         case "index" | "trigger" | "constraint":
             body = found.rpartition(" ")[0]
             return f"The {told} is other than it should be: {body}.", f"it should be: {wanted[:-2]}"
@@ -123,7 +133,7 @@ def _disabled(kind: str, relation: str, own: str, wanted: str, found: str) -> tu
             return "invalid: nothing is looked up by it.", f"{{path}}REINDEX INDEX CONCURRENTLY {own}"
         case "trigger" if state not in "OA":
             enabled = f"{{path}}ALTER TABLE {relation} ENABLE TRIGGER {own}; then: outbox repair"
-            return f"not enabled: {_UNTRIGGERED}", enabled
+            return f"not enabled: {_untriggered(own)}", enabled
         case "function" if state == "t" and wanted.endswith(" f"):
             revoked = f"{{path}}REVOKE ALL ON FUNCTION {relation} FROM PUBLIC"
             return "everybody's to call, and acts with its owner's rights.", revoked
