@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import time
@@ -30,7 +31,7 @@ from tests.support import catalog, sql
 from tests.support.kafka import Topics
 from tests.support.pgbouncer import PgBouncer
 from tests.support.postgres import Cluster
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 Examine = Callable[..., Awaitable[list[str]]]
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ"
@@ -530,6 +531,27 @@ async def test_a_sink_that_cannot_be_reached_or_examined_is_a_finding(doctor: Ex
     )
     assert any(line.startswith("error: It cannot be reached: ") for line in found)
     assert "opensesame" not in json.dumps(found)
+
+
+async def test_servers_that_take_a_connection_and_say_nothing_are_told(doctor: Examine) -> None:
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(swallow, "127.0.0.1", 0) as server:
+        there = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        silent = {
+            "OUTBOX_DATABASE_URL": f"postgresql://app@{there}/there?connect_timeout=1&sslmode=disable",
+            "OUTBOX_KAFKA_BOOTSTRAP_SERVERS": there,
+            "OUTBOX_REDIS_URL": f"redis://{there}",
+        }
+        async with asyncio.timeout(PATIENCE):
+            found = await doctor("database", "schema", "kafka", "redis", environment=silent)
+    assert [line.partition(": ")[0] for line in found] == ["error"] * 3
+    assert found[0].startswith("error: Cannot reach the database at ")
+    assert found[1].startswith("error: It cannot be reached: ")
+    assert found[2].startswith("error: It cannot be reached: no answer within 3 s. → does it run, ")
 
 
 class OddSink:
