@@ -193,6 +193,11 @@ EVENTS: Mapping[str, Kind] = {
     # Relays with different settings on one table: the last one to start rules. `relays` are the others.
     "settings.changed": Kind(_W, "sink setting mine other relays"),
     "settings.overruled": Kind(_W, "sink setting mine other relays", same="sink setting mine other"),
+    # What operators asked for.
+    "operation.batch": Kind(_D, "operation act rows"),
+    "operation.ended": Kind(_I, "operation act rows left_out busy uncertain"),
+    "operation.failed": Kind(_W, "operation reason", same="reason"),
+    "act.hook_failed": Kind(_W, "operation reason"),
     # Maintenance.
     "maintenance.failed": Kind(_E, "reason pause", same="reason"),
     # Nobody wakes the pumps for `pause` seconds, which look for themselves.

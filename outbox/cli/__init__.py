@@ -28,6 +28,10 @@ COMMANDS = {
     "trace": ("outbox.cli.trace:trace", "Tell the way of a message, with all its deliveries."),
     "retry": ("outbox.cli.act:retry", "Try parked or waiting deliveries again, now."),
     "skip": ("outbox.cli.act:skip", "Give deliveries up, so that their keys go on."),
+    "park": ("outbox.cli.act:park", "Stop trying deliveries; a person decides later."),
+    "replay": ("outbox.cli.replay:replay", "Send messages again that were delivered, in their order."),
+    "acts": ("outbox.cli.acts:acts", "Tell what operators did, and what is under way."),
+    "cancel": ("outbox.cli.acts:cancel", "End an operation where it is."),
     "pause": ("outbox.cli.pause:pause", "Send nothing to a sink or destination, or of a key, for now."),
     "resume": ("outbox.cli.pause:resume", "Go on with what was paused."),
     "doctor": (

@@ -11,12 +11,15 @@ from typing import Any
 from uuid import UUID
 
 import click
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox import operate
+from outbox.cli.acting import heard
 from outbox.cli.output import age, as_json, duration, print_facts, print_json, print_table, settings
 from outbox.cli.pause import print_pauses
 from outbox.cli.selecting import ask, named, names
-from outbox.operate import Amiss, Details, SinkStatus, Status
+from outbox.operate import Amiss, Details, SinkStatus, Status, Who
+from outbox.settings import Settings
 
 
 @click.command()
@@ -103,7 +106,16 @@ def _what_is_amiss(amiss: Amiss) -> Iterator[str]:
 @click.pass_context
 def show(ctx: click.Context, *, names: Sequence[int | UUID], reveal: bool, as_json: bool) -> None:
     """Show deliveries by id, or all deliveries of a message by its message id; exits 1 if there is none."""
-    found = ask(settings(), lambda connection: operate.show(connection, named(names), payload=reveal))
+    chosen = settings()
+
+    async def look(connection: AsyncConnection) -> list[Details]:
+        found = await operate.show(connection, named(names), payload=reveal)
+        await connection.rollback()
+        if reveal and found:
+            await _record_reveal(chosen, connection, [details.delivery.id for details in found])
+        return found
+
+    found = ask(chosen, look)
     if reveal and found:
         _tell_of_payloads(found)
     if as_json:
@@ -114,6 +126,13 @@ def show(ctx: click.Context, *, names: Sequence[int | UUID], reveal: bool, as_js
     if not found:
         click.echo("There is no such delivery. Done ones are pruned after OUTBOX_RETENTION.", err=True)
         ctx.exit(1)
+
+
+async def _record_reveal(settings: Settings, connection: AsyncConnection, ids: Sequence[int]) -> None:
+    """Leaves a trace in the record of acts; where that is not to be had, nothing is revealed."""
+    async with connection.begin():
+        act = await operate.record(connection, "reveal", Who(os_user=getuser()), selection={"ids": list(ids)})
+    await heard(settings, connection, act)
 
 
 def _tell_of_payloads(found: Sequence[Details]) -> None:

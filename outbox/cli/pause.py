@@ -8,11 +8,13 @@ from getpass import getuser
 from typing import Any, TypeVar
 
 import click
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox import operate
+from outbox.cli.acting import heard
 from outbox.cli.output import as_json, print_json, print_lines, settings
 from outbox.cli.selecting import ask, time_span
-from outbox.operate import Pause, Place
+from outbox.operate import Pause, Place, Who
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,10 +56,14 @@ def pause(
     what is paused.
     """
     place = _checked(sink, destination, key)
-    ask(
-        settings(),
-        lambda connection: operate.pause(connection, place, paused_by=getuser(), lasts=lasts, reason=reason),
-    )
+    chosen = settings()
+
+    async def act(connection: AsyncConnection) -> None:
+        by = getuser()
+        done = await operate.pause(connection, place, paused_by=by, lasts=lasts, reason=reason)
+        await heard(chosen, connection, done)
+
+    ask(chosen, act)
     found = [each for each in ask(settings(), operate.pauses) if each.place == place]
     if as_json:
         print_json(found)
@@ -67,18 +73,35 @@ def pause(
 
 @click.command()
 @_place
+@click.option("--reason", help="Why, for the record.")
 @as_json
 @click.pass_context
-def resume(ctx: click.Context, *, sink: str, destination: str | None, key: str | None, as_json: bool) -> None:
+def resume(
+    ctx: click.Context,
+    *,
+    sink: str,
+    destination: str | None,
+    key: str | None,
+    reason: str | None,
+    as_json: bool,
+) -> None:
     """Go on with what was paused: exactly this sink, destination or key. Exits 1 if it is not paused.
 
     What waited goes out first, in its order.
     """
     place = _checked(sink, destination, key)
-    ended = ask(settings(), lambda connection: operate.resume(connection, place))
-    left = ask(settings(), operate.pauses)
+    chosen = settings()
+
+    async def act(connection: AsyncConnection) -> bool:
+        done = await operate.resume(connection, place, Who(os_user=getuser(), reason=reason))
+        if done is not None:
+            await heard(chosen, connection, done)
+        return done is not None
+
+    ended = ask(chosen, act)
+    left = ask(chosen, operate.pauses)
     if as_json:
-        print_json({"resumed": ended, "paused": left})
+        print_json({"resumed": int(ended), "paused": left})
     else:
         click.echo(f"{place} goes on." if ended else f"{place} is not paused.")
         if left:

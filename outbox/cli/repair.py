@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
+from getpass import getuser
 
 import click
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox import operate
+from outbox.cli.acting import heard
 from outbox.cli.output import as_json, print_json, settings, warn
 from outbox.cli.selecting import ask
-from outbox.operate import Damage, Lost
+from outbox.operate import Damage, Lost, Who
 from outbox.settings import Settings
 
 
@@ -24,8 +28,9 @@ from outbox.settings import Settings
     help="What becomes of messages that are in neither the queue nor the receipts: they go out after all, or "
     "get a receipt that says skipped.",
 )
+@click.option("--reason", help="Why, for the record.")
 @as_json
-def repair(*, dry_run: bool, yes: bool, lost: Lost, as_json: bool) -> None:
+def repair(*, dry_run: bool, yes: bool, lost: Lost, reason: str | None, as_json: bool) -> None:
     """Mend rows of the tables that do not fit together: after a restore, a replication, or somebody's hand.
 
     It looks through all of the tables, says what it found, and asks. Relays may be at work meanwhile; a
@@ -49,7 +54,16 @@ def repair(*, dry_run: bool, yes: bool, lost: Lost, as_json: bool) -> None:
         return
     if not yes:
         _confirm()
-    mended = ask(chosen, lambda connection: operate.repair(connection, lost))
+
+    async def act(connection: AsyncConnection) -> Damage:
+        mended = await operate.repair(connection, lost)
+        who, before = Who(os_user=getuser(), reason=reason), asdict(found)
+        async with connection.begin():
+            done = await operate.record(connection, "repair", who, before=before, after=asdict(mended))
+        await heard(chosen, connection, done)
+        return mended
+
+    mended = ask(chosen, act)
     _say(found, mended, as_json=as_json)
     _warn_of_the_rest(chosen)
 

@@ -15,6 +15,8 @@ from sqlalchemy import ColumnElement, delete, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.errors import OperatorError
+from outbox.operate.audit import record
+from outbox.operate.wishes import Who
 from outbox.schema import table
 
 
@@ -75,10 +77,11 @@ async def pause(
     paused_by: str,
     lasts: timedelta | None = None,
     reason: str | None = None,
-) -> None:
+) -> int:
     """Lets relays send nothing there from their next fetch on; what is on its way arrives.
 
-    A pause of the same place is replaced. Raises `OperatorError` for a sink that nobody knows.
+    A pause of the same place is replaced. Returns the act in the record. Raises `OperatorError` for a sink
+    that nobody knows.
     """
     if place.key is not None and place.destination is None:
         raise OperatorError("A key is one of a destination: say which")
@@ -95,17 +98,27 @@ async def pause(
             "until": None if lasts is None else now + lasts,
         }
         await connection.execute(insert(pauses).values(values))
+        after = {"seconds": lasts.total_seconds()} if lasts else None
+        return await record(
+            connection, "pause", Who(paused_by, reason=reason), selection=_named(place), after=after
+        )
 
 
-async def resume(connection: AsyncConnection, place: Place) -> int:
-    """Ends the pause of exactly this place; returns how many there were.
+def _named(place: Place) -> dict[str, str]:
+    return {name: value for name in Place.__slots__ if (value := getattr(place, name)) is not None}
+
+
+async def resume(connection: AsyncConnection, place: Place, who: Who | None = None) -> int | None:
+    """Ends the pause of exactly this place; returns the act in the record, or None if there was none.
 
     What waited goes out from the next fetch on, before what was written since.
     """
     pauses = table("outbox_pauses")
     async with connection.begin():
         ended = await connection.execute(delete(pauses).where(_at(place)).returning(pauses.c.until))
-        return len(ended.all())
+        if not ended.all():
+            return None
+        return await record(connection, "resume", who or Who(), selection=_named(place))
 
 
 async def pauses(connection: AsyncConnection) -> Sequence[Pause]:

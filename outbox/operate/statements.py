@@ -1,4 +1,4 @@
-"""The SQL that is written out: of lists and groups, of `skip`, and of `repair`."""
+"""The SQL that is written out: of lists and groups, and of `repair`."""
 
 from __future__ import annotations
 
@@ -148,31 +148,6 @@ GROUPS = f"""{_CAUSES}
     ) AS written ON true
     ORDER BY counted.rows DESC, cause.sink, cause.fingerprint
 """
-
-SKIP = f"""
-    WITH gone AS (
-        DELETE FROM {{schema}}outbox_queue q USING unnest($2::smallint[], $3::bigint[]) AS place (lane, id)
-        WHERE {at("place")}
-        RETURNING q.sink, q.id, q.attempts, q.blocks, q.uncertain
-    ), receipts AS (
-        INSERT INTO {{schema}}outbox_receipts (id, outcome, attempts)
-        SELECT id, 'skipped', attempts FROM gone
-        ON CONFLICT DO NOTHING
-    ), noted AS ({note_gaps("gone")}
-    )
-    SELECT coalesce(bool_or(blocks), false), count(*) FILTER (WHERE uncertain) FROM gone
-"""
-
-NEWEST_ID = "SELECT coalesce(max(id), 0) FROM {schema}outbox"
-
-NEXT_ID = """
-    SELECT min(first.id) FROM generate_series(0, $3::integer - 1) AS every (lane)
-    CROSS JOIN LATERAL (
-        SELECT q.id FROM {schema}outbox_queue q
-        WHERE q.sink = $1 AND q.lane = every.lane AND q.id > $2::bigint ORDER BY q.id LIMIT 1
-    ) AS first
-"""
-"""The lowest id of a sink in the queue after another."""
 
 LOCK = "LOCK TABLE {schema}outbox_amiss IN SHARE ROW EXCLUSIVE MODE"
 

@@ -13,6 +13,7 @@ from outbox.clock import since_boot
 from outbox.relay.breakers import SinkBreakers
 from outbox.relay.lanes import Lanes
 from outbox.relay.maintenance import Maintenance
+from outbox.relay.operations import Operations
 from outbox.relay.pump import Pump, ServedSink
 from outbox.settings import Settings
 from outbox.sinks import load
@@ -27,6 +28,7 @@ class Parts:
     pumps: Mapping[str, Sequence[Pump]]
     """By the name of their sink."""
     maintenance: Maintenance
+    operations: Operations
 
     @classmethod
     def of(cls, settings: Settings, clock: Callable[[], float] = since_boot) -> Self:
@@ -39,7 +41,7 @@ class Parts:
         pumps = {
             each.name: [Pump(each, number, settings) for number in range(settings.pumps)] for each in served
         }
-        return cls(lanes, served, pumps, Maintenance(settings, lanes.relay))
+        return cls(lanes, served, pumps, Maintenance(settings, lanes.relay), Operations(settings))
 
 
 def _serve(name: str, settings: Settings, lanes: Lanes) -> ServedSink:

@@ -36,6 +36,7 @@ PUBLISH = """
 FOLLOW_ROWS = 10_000
 """Looked at in one statement, so that none takes long, however many are parked."""
 
+# In words that no index of what is parked has, or one by the sink would be read as a whole for each row.
 FOLLOW = f"""
     WITH looked AS MATERIALIZED (
         SELECT sink, lane, id, parked_at FROM {{schema}}outbox_queue
@@ -45,7 +46,7 @@ FOLLOW = f"""
         UPDATE {{schema}}outbox_queue q SET blocks = (s.on_park = 'hold')
         FROM looked, {{schema}}outbox_sinks s
         WHERE s.sink = $1 AND looked.sink = s.sink
-          AND {at("looked", sink="looked.sink")} AND q.parked_at IS NOT NULL
+          AND {at("looked", sink="looked.sink")} AND num_nulls(q.parked_at) = 0
           AND q.blocks <> (s.on_park = 'hold') AND q.last_error <> '{GONE}'
         RETURNING q.id
     ), told AS (

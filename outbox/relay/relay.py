@@ -218,6 +218,7 @@ class Relay:
                 for pump in self._parts.pumps[served.name]
             ]
             work.append(group.create_task(session.guard(self._maintain(session.ending))))
+            work.append(group.create_task(session.guard(self._operate(session.ending))))
             await asyncio.wait(work)
             for each in (beat, watch, rouse, ring):
                 each.cancel()
@@ -231,6 +232,7 @@ class Relay:
         while True:
             await self._lanes.tick(connection)
             await told.tell(connection)
+            await self._parts.operations.look(connection)
             await wait_for(self._lanes.nudged, self._settings.heartbeat_seconds)
 
     async def _pump(self, served: ServedSink, pump: Pump, ending: asyncio.Event) -> None:
@@ -285,6 +287,13 @@ class Relay:
             emit("maintenance.failed", reason=reason, pause=pause)
 
         await keep_running(life, ending, Trouble(), tell)
+
+    async def _operate(self, ending: asyncio.Event) -> None:
+        def tell(reason: str, pause: float) -> None:
+            del pause
+            emit("operation.failed", operation=None, reason=reason)
+
+        await keep_running(lambda: self._parts.operations.run(ending), ending, Trouble(), tell)
 
 
 class _Session:

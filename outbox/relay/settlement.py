@@ -83,10 +83,12 @@ FAIL = f"""{_FENCE}, recorded AS (
         UPDATE {{schema}}outbox_queue q
         SET attempts = least(q.attempts + failed.counted, 32767),
             last_error = failed.reason,
-            due_at = least(clock_timestamp() + failed.delay * interval '1 second', failed.expires_at),
-            parked_at = CASE WHEN failed.delay IS NULL THEN clock_timestamp() END,
-            blocks = failed.delay IS NOT NULL OR failed.reason <> '{GONE}' AND EXISTS (
-                SELECT FROM {{schema}}outbox_sinks s WHERE s.sink = $1 AND s.on_park = 'hold'),
+            due_at = CASE WHEN q.parked_at IS NULL THEN
+                least(clock_timestamp() + failed.delay * interval '1 second', failed.expires_at) END,
+            parked_at = CASE WHEN failed.delay IS NULL THEN clock_timestamp() ELSE q.parked_at END,
+            blocks = failed.delay IS NOT NULL AND q.parked_at IS NULL
+                OR failed.reason <> '{GONE}' AND EXISTS (
+                    SELECT FROM {{schema}}outbox_sinks s WHERE s.sink = $1 AND s.on_park = 'hold'),
             uncertain = failed.uncertain
         FROM unnest($5::smallint[], $6::bigint[], $7::integer[], $8::text[], $9::double precision[],
                     $10::timestamptz[], $11::boolean[], $13::uuid[])
@@ -102,7 +104,8 @@ FAIL = f"""{_FENCE}, recorded AS (
 """
 """Record failures, where the lane is still ours; answers the ids it recorded.
 
-Whether the key of a parked one waits is said by the policy in force, which may be another relay's.
+Whether the key of a parked one waits is said by the policy in force, which may be another relay's. What an
+operator has parked while it was on its way stays so.
 """
 
 MARK_UNCERTAIN = f"""{_FENCE}

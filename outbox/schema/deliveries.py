@@ -31,6 +31,7 @@ from outbox.schema.limits import (
     PAYLOAD_BYTES,
     TYPE_BYTES,
 )
+from outbox.schema.lookup import is_parked
 from outbox.schema.notes import NOTE
 
 _KEY_HASH = "hashtextextended(coalesce(key, id::text), hashtextextended(destination, 0))"
@@ -225,6 +226,8 @@ def queue(tables: MetaData) -> None:
             "id",
             postgresql_where=text("parked_at IS NOT NULL"),
         ),
+        # What is parked earlier of a key: a later one is not tried again before it.
+        Index("outbox_queue_parked_key", "key_hash", "id", postgresql_where=text(is_parked(""))),
         comment="What is still to do: one row per delivery, deleted when it is done.",
     )
 

@@ -14,12 +14,23 @@ PARTS: tuple[Part, ...] = get_args(Part)
 # No `id`, so that nobody takes one that a relay has passed already; `created_at` is the database's.
 _WRITTEN = "message_id, type, sink, destination, key, payload, headers, available_at, expires_at"
 
-# Notes of what was given up.
-_NOTING = "INSERT (message_id, type, sink, destination, payload)"
+# Notes of what was given up, and what is sent again.
+_WRITING_AGAIN = "INSERT (message_id, type, sink, destination, key, payload, headers, replay_id)"
 
-# By which a writer is told what stands where its row was not taken. PUBLIC may ask too, unless the owner
-# takes that away.
-_WRITTEN_ALIKE = "outbox_written_alike(uuid, text, text, text, text, bytea)"
+# How far an operation is. Asking for one is for the functions alone.
+_CARRYING_OUT = "UPDATE (sink, reached, ids, rows, left_out, busy, uncertain, next_at, trouble, ended_at)"
+
+FUNCTIONS: Mapping[Part, tuple[str, ...]] = {
+    # By which it is told what stands where its row was not taken. PUBLIC may ask too, unless the owner takes
+    # that away.
+    "writer": ("outbox_written_alike(uuid, text, text, text, text, bytea)",),
+    "operator": (
+        "outbox_ask(text, jsonb, jsonb, bigint, bigint[], bigint, jsonb, text, text, text)",
+        "outbox_cancel(bigint, text, text, text)",
+        "outbox_record(text, jsonb, jsonb, jsonb, text, text, text)",
+    ),
+}
+"""Part → the functions that it calls."""
 
 # Everything but payloads and headers.
 _READ = {
@@ -34,6 +45,8 @@ _READ = {
     "outbox_id_seq": "SELECT",
     "outbox_amiss": "SELECT",
     "outbox_pauses": "SELECT",
+    "outbox_operations": "SELECT",
+    "outbox_acts": "SELECT",
     VERSION_TABLE: "SELECT",
 }
 
@@ -41,7 +54,7 @@ RIGHTS: Mapping[Part, Mapping[str, str]] = {
     "writer": {"outbox": f"INSERT ({_WRITTEN})"},
     "relay": {
         **_READ,
-        "outbox": f"SELECT, DELETE, {_NOTING}",
+        "outbox": f"SELECT, DELETE, {_WRITING_AGAIN}",
         "outbox_id_seq": "SELECT",
         "outbox_queue": "SELECT, UPDATE, DELETE",
         "outbox_receipts": "SELECT, INSERT, DELETE",
@@ -50,16 +63,18 @@ RIGHTS: Mapping[Part, Mapping[str, str]] = {
         "outbox_sinks": "SELECT, INSERT, UPDATE, DELETE",
         "outbox_walks": "SELECT, INSERT, UPDATE",
         "outbox_amiss": "SELECT, INSERT, DELETE",
+        "outbox_operations": f"SELECT, {_CARRYING_OUT}",
     },
     "operator": {
         **_READ,
-        "outbox": f"SELECT, {_NOTING}",
+        "outbox": f"SELECT, {_WRITING_AGAIN}",
         "outbox_id_seq": "SELECT, UPDATE",
         "outbox_queue": "SELECT, INSERT, UPDATE, DELETE",
         "outbox_receipts": "SELECT, INSERT, DELETE",
         "outbox_lanes": "SELECT, UPDATE",
         "outbox_sinks": "SELECT, UPDATE",
         "outbox_amiss": "SELECT, DELETE",
+        "outbox_operations": f"SELECT, {_CARRYING_OUT}",
         "outbox_pauses": "SELECT, INSERT (sink, destination, key, until, reason, paused_by), DELETE",
     },
     "reader": _READ,
@@ -81,12 +96,11 @@ def grants(part: Part, role: str, schema: str | None = None) -> tuple[str, ...]:
     quoted = _name(role)
     prefix = f"{_name(schema)}." if schema else ""
     tables = ", ".join(f"{prefix}{table}" for table in (*TABLES, "outbox_state", VERSION_TABLE))
-    execute = f"GRANT EXECUTE ON FUNCTION {prefix}{_WRITTEN_ALIKE} TO {quoted}"
     return (
         _usage(quoted, schema),
         f"REVOKE ALL ON {tables} FROM PUBLIC",
         *(f"GRANT {rights} ON {prefix}{table} TO {quoted}" for table, rights in RIGHTS[part].items()),
-        *([execute] if part == "writer" else ()),
+        *(f"GRANT EXECUTE ON FUNCTION {prefix}{each} TO {quoted}" for each in FUNCTIONS.get(part, ())),
     )
 
 

@@ -20,6 +20,8 @@ REVISIONS = (
     "0012",
     "0013",
     "0014",
+    "0015",
+    "0016",
 )
 """Every migration, oldest first; what a database is at says whether one is missing."""
 
@@ -65,4 +67,6 @@ TABLES = (
     "outbox_walks",
     "outbox_amiss",
     "outbox_pauses",
+    "outbox_operations",
+    "outbox_acts",
 )

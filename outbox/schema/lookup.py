@@ -13,6 +13,14 @@ def is_one(column: str, value: str) -> str:
     return f"{column} = ANY (ARRAY[{value}])"
 
 
+def is_parked(row: str) -> str:
+    """Returns the condition that a row is parked, in terms that only the index of parked keys has.
+
+    The others of what is parked would each be read as a whole, where statistics say that little is.
+    """
+    return f"coalesce({row}parked_at, '-infinity') > '-infinity'"
+
+
 def at(place: str, *, row: str = "q", sink: str = "$1") -> str:
     """Returns the condition that a row of the queue is the one at a place, which has a lane and an id.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import MetaData, Table
 
-from outbox.schema import deliveries, parties, walks
+from outbox.schema import acts, deliveries, parties, walks
 from outbox.schema.limits import TABLES, VERSION_TABLE
 
 _CONVENTION = {
@@ -34,6 +34,8 @@ def metadata(schema: str | None = None) -> MetaData:
         parties.sinks,
         parties.inbox,
         parties.pauses,
+        acts.operations,
+        acts.acts,
         walks.walks,
         walks.amiss,
     ):

@@ -63,6 +63,9 @@ class Settings(ServiceSettings):
     prune_interval_seconds: Seconds = 60.0
     """The time between two rounds of pruning."""
 
+    act_hook: str = ""
+    """`module:function` that hears of each act of an operator: a `Recorded` of `outbox.operate`."""
+
     http_host: str = "127.0.0.1"
     """The address of `/livez`, `/readyz` and `/metrics`; `0.0.0.0` lets others reach them, a kubelet say."""
     http_port: Port = 8081

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-NAMES = ("relay", "fairness", "notify", "gateway", "consume")
+NAMES = ("relay", "retry", "fairness", "notify", "gateway", "consume")
 
 
 @click.command(help=__doc__)

@@ -290,13 +290,13 @@ async def states(outbox: Run, deliveries: list[int]) -> list[str]:
 async def test_retry(outbox: Run, deliveries: list[int]) -> None:
     result = await outbox("retry", str(deliveries[0]))
     assert (result.exit_code, lines(result)) == (0, ["1 delivery is due now."])
-    assert await states(outbox, deliveries) == ["retrying", "held", "held", "ready"]
+    assert await states(outbox, deliveries) == ["ready"] * 4
 
 
 async def test_retry_by_filter_and_as_json(outbox: Run, deliveries: list[int]) -> None:
     del deliveries
     result = await outbox("retry", "--sink", "kafka", "--error", "TOO LARGE", "--json")
-    assert json.loads(result.stdout) == {"rows": 1, "busy": 0, "uncertain": 0}
+    assert json.loads(result.stdout) == {"rows": 1, "left_out": 0, "busy": 0, "uncertain": 0}
 
 
 async def test_skip_warns_of_what_may_have_arrived(outbox: Run, deliveries: list[int]) -> None:
@@ -340,6 +340,65 @@ async def test_what_is_done_says_so(outbox: Run, deliveries: list[int]) -> None:
     assert result.exit_code == 1
     assert f"{first} is skipped" in result.stderr
     assert "no such delivery" in (await outbox("retry", "12345")).stderr
+
+
+async def test_what_is_about_more_than_one_asks_first(outbox: Run, deliveries: list[int]) -> None:
+    result = await outbox("park", *map(str, deliveries[1:3]))
+    assert result.exit_code == 2
+    assert "Add --yes: it is about 2 deliveries" in result.stderr
+    result = await outbox("park", *map(str, deliveries[1:3]), "--yes", "--reason", "the topic moves")
+    assert lines(result) == ["2 deliveries are parked."]
+    assert await states(outbox, deliveries) == ["parked", "parked", "parked", "ready"]
+    (shown,) = json.loads((await outbox("show", str(deliveries[2]), "--json")).stdout)
+    assert shown["last_error"] == "parked by hand: the topic moves"
+    last = str(deliveries[2])
+    result = await outbox("retry", last)
+    assert "1 left out: an earlier one of their key is parked; --with-earlier" in result.stderr
+    assert lines(await outbox("retry", last, "--with-earlier")) == ["3 deliveries are due now."]
+    assert await states(outbox, deliveries) == ["ready"] * 4
+
+
+async def test_acts_tell_who_did_what_and_why_and_can_be_cancelled(
+    outbox: Run, deliveries: list[int], database: str
+) -> None:
+    await outbox("skip", str(deliveries[0]), "--reason", "nobody needs it")
+    await outbox("pause", "kafka", "--reason", "an upgrade")
+    await outbox("show", str(deliveries[1]), "--reveal")
+    async with sql.connection(database) as connection:
+        await connection.execute("INSERT INTO outbox_sinks VALUES ('kafka', '5 minutes', 'hold')")
+        asked = "SELECT outbox_ask('skip', '{}', '{}', 99, NULL, NULL, NULL, NULL, NULL, NULL)"
+        number = await connection.fetchval(asked)
+    await outbox("pause", "kafka", "--reason", "an upgrade")
+    found = json.loads((await outbox("acts", "--json")).stdout)
+    assert [(each["act"], each["phase"], each["reason"]) for each in found["acts"]] == [
+        ("pause", "done", "an upgrade"),
+        ("skip", "asked", None),
+        ("reveal", "done", None),
+        ("skip", "done", None),
+        ("skip", "asked", "nobody needs it"),
+    ]
+    assert [each["id"] for each in found["under_way"]] == [number]
+    assert lines(await outbox("cancel", str(number))) == [f"skip {number} is cancelled: 0 so far."]
+    assert (await outbox("cancel", str(number))).exit_code == 1
+    assert "There is no operation 999" in (await outbox("acts", "999")).stderr
+
+
+async def test_a_hook_hears_of_each_act_and_fails_alone(
+    outbox: Run, deliveries: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hooks.py").write_text(
+        "def hear(act):\n    with open('heard', 'a') as file:\n        print(act.act, act.phase, file=file)\n"
+        "\ndef fail(act):\n    1 / 0\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    await outbox("skip", str(deliveries[0]), OUTBOX_ACT_HOOK="hooks:hear")
+    assert (tmp_path / "heard").read_text().splitlines() == ["skip asked", "skip done"]
+    result = await outbox("skip", str(deliveries[1]), OUTBOX_ACT_HOOK="hooks:fail")
+    assert result.exit_code == 0
+    assert "Warning: OUTBOX_ACT_HOOK: ZeroDivisionError" in result.stderr
+    result = await outbox("skip", str(deliveries[2]), OUTBOX_ACT_HOOK="hooks:nowhere")
+    assert result.exit_code == 2
+    assert await states(outbox, deliveries) == ["skipped", "skipped", "ready", "ready"]
 
 
 # The relay

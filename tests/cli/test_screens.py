@@ -32,6 +32,12 @@ COMMANDS = {
     "doctor": "doctor",
     "pause": "pause kafka --destination orders --key k1 --for 2h --reason 'the consumer is rebuilt'",
     "retry-dry-run": "retry --sink kafka --dry-run",
+    "retry-left-out": "retry 5 --reason 'the limit is raised'",
+    "park": "park 3 6 --yes --reason 'the consumer is rebuilt'",
+    "replay": "replay --sink redis --type order.placed --yes --reason 'it was lost' --to ws:3f2c --rate 100",
+    "acts": "acts",
+    "acts-one": "acts 1",
+    "cancel": "cancel 1",
 }
 # A delivery of each kind; `g` tells them apart.
 WRITE = f"""
@@ -76,30 +82,30 @@ async def observer(database: str) -> AsyncIterator[asyncpg.Connection]:
         yield connection
 
 
+@pytest.mark.parametrize("columns", [80, 140])
 async def test_what_commands_print_is_what_somebody_has_looked_at(
-    database: str, observer: asyncpg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    columns: int, database: str, observer: asyncpg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("outbox.cli.output.is_terminal", lambda: True)
-    monkeypatch.setattr("outbox.cli.pause.getuser", lambda: "eve")
+    for command in ("acting", "acts", "pause"):
+        monkeypatch.setattr(f"outbox.cli.{command}.getuser", lambda: "eve")
     for statement in (WRITE, *CHANGES):
         await observer.execute(statement)
     different = []
-    for columns in (80, 140):
-        for name, command in COMMANDS.items():
-            environment = {"OUTBOX_DATABASE_URL": database, "COLUMNS": str(columns)}
-            arguments = [each.strip("'") for each in re.findall(r"'[^']*'|\S+", command)]
-            result = await asyncio.to_thread(CliRunner().invoke, main, arguments, env=environment)
-            assert result.exception is None or isinstance(result.exception, SystemExit), command
-            screen = f"$ outbox {command}\n{result.output}"
-            for pattern, fixed in VARIES.items():
-                screen = re.sub(pattern, fixed, screen)
-            screen = "\n".join(line.rstrip() for line in screen.splitlines()) + "\n"
-            kept = SCREENS / f"{name}-{columns}.txt"
-            if not kept.exists():
-                kept.write_text(screen)
-                different.append(f"{kept.name} is new: look at it")
-            elif kept.read_text() != screen:
-                different.append(f"{kept.name}:\n{screen}")
-        await observer.execute("DELETE FROM outbox_pauses")
+    for name, command in COMMANDS.items():
+        environment = {"OUTBOX_DATABASE_URL": database, "COLUMNS": str(columns)}
+        arguments = [each.strip("'") for each in re.findall(r"'[^']*'|\S+", command)]
+        result = await asyncio.to_thread(CliRunner().invoke, main, arguments, env=environment)
+        assert result.exception is None or isinstance(result.exception, SystemExit), command
+        screen = f"$ outbox {command}\n{result.output}"
+        for pattern, fixed in VARIES.items():
+            screen = re.sub(pattern, fixed, screen)
+        screen = "\n".join(line.rstrip() for line in screen.splitlines()) + "\n"
+        kept = SCREENS / f"{name}-{columns}.txt"
+        if not kept.exists():
+            kept.write_text(screen)
+            different.append(f"{kept.name} is new: look at it")
+        elif kept.read_text() != screen:
+            different.append(f"{kept.name}:\n{screen}")
     assert not different, "\n".join(different)

@@ -28,7 +28,7 @@ from outbox.errors import OperatorError
 from outbox.migrate import upgrade
 from outbox.observe import watch
 from outbox.operate import connect
-from outbox.relay import Relay, integrity, lanes, maintenance, prune, statements
+from outbox.relay import Relay, integrity, lanes, maintenance, operations, prune, statements
 from outbox.schema import TABLES, VERSION_TABLE, in_schema
 from outbox.schema.catalog import missing
 from outbox.schema.grants import PARTS, RIGHTS, Part, grants
@@ -65,7 +65,7 @@ async def effective(connection: asyncpg.Connection, relation: str) -> set[str]:
 async def test_each_part_has_its_rights_and_no_more(database: str, name: Part) -> None:
     async with part(database, name) as url, sql.connection(url) as connection:
         for relation in RELATIONS:
-            granted = re.sub(r"(INSERT|SELECT) \(.*\)", "", RIGHTS[name].get(relation, ""))
+            granted = re.sub(r"(INSERT|SELECT|UPDATE) \(.*\)", "", RIGHTS[name].get(relation, ""))
             assert await effective(connection, relation) == set(re.findall(r"\w+", granted)), relation
 
 
@@ -196,7 +196,7 @@ def statements_of_a_relay() -> list[str]:
     """Every statement of a relay's."""
     found = {
         name: value
-        for module in (integrity, lanes, maintenance, prune, statements)
+        for module in (integrity, lanes, maintenance, operations, prune, statements)
         for name, value in vars(module).items()
         if name.isupper()
         and not name.startswith("_")

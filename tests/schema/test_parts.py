@@ -113,8 +113,12 @@ async def test_an_operator_alone_may_give_every_command(
             ["retry", str(first)],
             ["skip", str(second)],
             ["skip", str(third), "--dry-run"],
-            ["retry", "--all"],
-            ["skip", "--all", "--yes", "--state", "retrying"],
+            ["retry", "--all", "--yes"],
+            ["park", "--all", "--yes", "--state", "ready", "--reason", "later"],
+            ["skip", "--all", "--yes", "--state", "parked"],
+            ["replay", "--sink", "kafka", "--all", "--dry-run"],
+            ["replay", "--sink", "kafka", "--all", "--yes"],
+            ["acts"],
         ]
         if "repair" in COMMANDS:
             commands += [["repair", "--dry-run"], ["repair", "--yes"]]
