@@ -36,7 +36,8 @@ PUBLISH = """
 FOLLOW_ROWS = 10_000
 """Looked at in one statement, so that none takes long, however many are parked."""
 
-# In words that no index of what is parked has, or one by the sink would be read as a whole for each row.
+# In words that no index of what is parked has, or one by the sink would be read as a whole for each row. And all
+# rows before the sink's, as operators do, or each could wait for the other.
 FOLLOW = f"""
     WITH looked AS MATERIALIZED (
         SELECT sink, lane, id, parked_at FROM {{schema}}outbox_queue
@@ -51,7 +52,7 @@ FOLLOW = f"""
         RETURNING q.id
     ), told AS (
         UPDATE {{schema}}outbox_sinks SET holds_ended = holds_ended + 1
-        WHERE sink = $1 AND EXISTS (SELECT FROM followed)
+        WHERE sink = $1 AND (SELECT count(*) FROM followed) > 0
     )
     SELECT parked_at::text, id FROM looked ORDER BY parked_at DESC, id DESC LIMIT 1
 """
