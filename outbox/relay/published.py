@@ -36,8 +36,8 @@ PUBLISH = """
 FOLLOW_ROWS = 10_000
 """Looked at in one statement, so that none takes long, however many are parked."""
 
-# In words that no index of what is parked has, or one by the sink would be read as a whole for each row. And all
-# rows before the sink's, as operators do, or each could wait for the other.
+# In words that no index of what is parked has, or one by the sink would be read as a whole for each row. And
+# all rows before the sink's, as operators do, or each could wait for the other.
 FOLLOW = f"""
     WITH looked AS MATERIALIZED (
         SELECT sink, lane, id, parked_at FROM {{schema}}outbox_queue
