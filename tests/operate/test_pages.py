@@ -194,4 +194,5 @@ async def test_each_look_at_a_large_queue_reads_a_bounded_number_of_rows(
         async with connect(Settings(database_url=database)) as operator:
             await look(operator)
             assert await operator.scalar(text(READ)) < most, name
-    assert await operate.tally(operator, Selection(stuck=True)) == Count(0, more=True)
+    async with connect(Settings(database_url=database)) as operator:
+        assert await operate.tally(operator, Selection(stuck=True)) == Count(0, more=True)
