@@ -13,7 +13,7 @@ from typing import NamedTuple
 from outbox.finding import Finding
 from outbox.operate.doctor.patient import Patient
 from outbox.schema import TABLES, VERSION_TABLE
-from outbox.schema.grants import RIGHTS, Part
+from outbox.schema.grants import FUNCTIONS, RIGHTS, Part
 
 _RELATIONS = (*TABLES, "outbox_state", "outbox_id_seq", VERSION_TABLE)
 
@@ -49,10 +49,10 @@ _MAY_ENTER = """
     SELECT has_schema_privilege($1::text, relnamespace, 'USAGE')
     FROM pg_class WHERE oid = CAST('{schema}outbox' AS regclass)
 """
-_MAY_ASK = """
-    SELECT has_function_privilege($1::text, p.oid, 'EXECUTE') FROM pg_proc p
-    WHERE p.proname = 'outbox_written_alike'
-      AND p.pronamespace = (SELECT relnamespace FROM pg_class WHERE oid = CAST('{schema}outbox' AS regclass))
+_UNCALLABLE = """
+    SELECT name FROM unnest($2::text[]) AS name
+    WHERE NOT coalesce(
+        has_function_privilege($1::text, to_regprocedure('{schema}' || name), 'EXECUTE'), false)
 """
 _HIDING = """
     SELECT c.relname, r.rolname
@@ -154,9 +154,8 @@ async def _lacking(patient: Patient, role: str, part: Part) -> list[str]:
     ((may_enter,),) = await patient.ask(_MAY_ENTER, role)
     if not may_enter:
         lacking.insert(0, "USAGE on the schema")
-    if part == "writer" and not all(row[0] for row in await patient.ask(_MAY_ASK, role)):
-        lacking.append("EXECUTE on outbox_written_alike")
-    return lacking
+    uncallable = await patient.ask(_UNCALLABLE, role, list(FUNCTIONS.get(part, ())))
+    return [*lacking, *(f"EXECUTE on {row.name.partition('(')[0]}" for row in uncallable)]
 
 
 def _rights(part: Part) -> Iterator[Right]:
