@@ -221,7 +221,9 @@ def create_acts() -> None:
             nullable=False,
             comment="When.",
         ),
-        sa.Column("act", sa.Text(), nullable=False, comment="What: retry, skip, park, replay, pause, …"),
+        sa.Column(
+            "act", sa.Text(), nullable=False, comment="What: retry, skip, park, replay, pause and so on."
+        ),
         sa.Column("phase", sa.Text(), nullable=False, comment="asked; or done, cancelled: what came of it."),
         sa.Column(
             "operation", sa.BigInteger(), nullable=True, comment="The operation; null: it was done at once."

@@ -80,7 +80,7 @@ def acts(tables: MetaData) -> None:
         tables,
         Column("id", BigInteger, Identity(always=True), primary_key=True, comment="The order."),
         time("at", "When.", nullable=False, server_default=NOW),
-        Column("act", Text, nullable=False, comment="What: retry, skip, park, replay, pause, …"),
+        Column("act", Text, nullable=False, comment="What: retry, skip, park, replay, pause and so on."),
         Column("phase", Text, nullable=False, comment="asked; or done, cancelled: what came of it."),
         Column("operation", BigInteger, comment="The operation; null: it was done at once."),
         Column("role", Text, nullable=False, comment="Who: the role of the database that logged in."),

@@ -38,7 +38,7 @@ FROZEN = {
     "versions/0013_pauses.py": "1a59639fc35ff91726fb2a0a0814061c77a44eedba953421968aad126cfe4a86",
     "versions/0014_breakers.py": "1fc727ee044e2b5606abeaa778ddc305f5dc8b6483adff04723a6f590ba76795",
     "versions/0015_parked_keys.py": "732fc684b42f0157c2368d5c9802847ca693de0d5b7bb5f32568438f55ecb176",
-    "versions/0016_operations.py": "1dbb3551fc5fbf220271785864ce068ad08b461a90b549df417d85e81ca6c9cb",
+    "versions/0016_operations.py": "ceb47efaf7670d1c374cdeee61ef31c513e40e64b0ef147c3ed3de87c32efcfd",
     "huleedu/versions/0001_huleedu.py": "2e828c4c158858ab303b55dba75327052f594de14e0e04264e76db7f8f5bc848",
     "huleedu/versions/0002_page.py": "633740fff554015a23deb601f0862b45fb0c591e6c2d9bc125cb1dd16f308344",
     "huleedu/versions/0003_excess.py": "8f37af6ed8a2b1bda05d296b2d9171576c141b7fa0d1937daada9b8b68a52646",
